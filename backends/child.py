@@ -1,0 +1,132 @@
+"""The engine process: one backend behind JSON lines. Started as `python -P -m vigtui.backends.child NAME`.
+
+The parent's requests come in on the first descriptor, answers go out on the second; 0 is closed and whatever
+native code prints on 1 and 2 goes to the log. One thread reads, so that `tokenize` and `cancel` are answered while
+an answer streams; the main thread works.
+"""
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..core import i18n
+from ..core.errors import BackendError, VigtuiError
+from ..core.i18n import _
+from . import backend_class, wire
+
+
+class Child:
+    """Serves one backend until the parent's pipe ends. `cancelled` holds the requests to be stopped."""
+
+    def __init__(self, name: str, requests: int, answers: int) -> None:
+        self._backend = backend_class(name)()
+        self._requests = os.fdopen(requests, "rb")
+        self._answers = answers
+        self._work: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._writing = threading.Lock()
+        self._cancelled: set[int] = set()
+        self._ending = threading.Event()
+
+    def serve(self) -> None:
+        """Work through requests, one at a time, until there are no more."""
+        threading.Thread(target=self._read, daemon=True).start()
+        while (request := self._work.get()) is not None:
+            self._guard(request, self._perform)
+        self._backend.close()
+
+    def _read(self) -> None:
+        for line in self._requests:
+            request = wire.decode(line)
+            if request["op"] == "cancel":
+                self._cancelled.add(request["of"])
+            elif request["op"] == "tokenize" and self._backend.info is not None:
+                self._guard(request, self._tokenize)
+            else:
+                self._work.put(request)
+        self._ending.set()  # the parent is gone: stop what runs, then end
+        self._work.put(None)
+
+    def end(self, *_signal: object) -> None:
+        """Stop what runs and end: the handler of SIGTERM."""
+        self._ending.set()
+        self._work.put(None)
+
+    def _send(self, request: dict[str, Any], **fields: Any) -> None:
+        data = wire.encode({"id": request["id"], **fields})
+        with self._writing:
+            while data:
+                data = data[os.write(self._answers, data) :]
+
+    def _guard(self, request: dict[str, Any], work: Callable[[dict[str, Any]], Any]) -> None:
+        try:
+            self._send(request, result=work(request))
+        except VigtuiError as error:
+            self._send(request, error=wire.failure(error))
+        except BrokenPipeError:
+            self._ending.set()
+        except Exception as error:  # the edge of the process: whatever a library raises becomes a sentence
+            import traceback
+
+            traceback.print_exc()
+            said = BackendError(
+                _("The engine failed: {reason}.").format(reason=f"{type(error).__name__}: {error}"),
+                _("Its log tells more: {log}.").format(log=os.environ.get("VIGTUI_ENGINE_LOG", "stderr")),
+            )
+            self._send(request, error=wire.failure(said))
+        finally:
+            self._cancelled.discard(request["id"])
+
+    def _tokenize(self, request: dict[str, Any]) -> list[int]:
+        return self._backend.tokenize(wire.prompt(request["prompt"]))
+
+    def _perform(self, request: dict[str, Any]) -> Any:
+        return getattr(self, "_do_" + request["op"])(request)
+
+    def _do_load(self, request: dict[str, Any]) -> Any:
+        def progress(stage: str, done: int, total: int) -> None:
+            self._send(request, progress=[stage, done, total])
+
+        return self._backend.load(wire.model(request["model"]), wire.options(request["options"]), progress)
+
+    _do_tokenize = _tokenize
+
+    def _do_stream(self, request: dict[str, Any]) -> None:
+        identity = request["id"]
+
+        def stop() -> bool:
+            return identity in self._cancelled or self._ending.is_set()
+
+        prompt, generation = wire.prompt(request["prompt"]), wire.generation(request["generation"])
+        for event in self._backend.stream(prompt, generation, stop):
+            fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+            self._send(request, event={"type": type(event).__name__.lower(), **fields})
+
+    def _do_adapt(self, request: dict[str, Any]) -> None:
+        self._backend.adapt([(Path(path), scale) for path, scale in request["adapters"]])
+
+    def _do_save_state(self, request: dict[str, Any]) -> None:
+        self._backend.save_state(Path(request["path"]))
+
+    def _do_load_state(self, request: dict[str, Any]) -> int:
+        return self._backend.load_state(Path(request["path"]))
+
+
+def main() -> None:
+    """Take the pipes off descriptors 0 and 1, so that nothing a library prints can reach them, and serve."""
+    requests, answers = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    i18n.use()
+    child = Child(sys.argv[1], requests, answers)
+    signal.signal(signal.SIGTERM, child.end)
+    child.serve()
+
+
+if __name__ == "__main__":
+    main()
