@@ -23,6 +23,10 @@ _GONE: dict[str, Any] = {}
 """In a queue of answers: the process ended."""
 
 
+class _Death(BackendError):
+    """The process ended while a request waited."""
+
+
 class Engine(Backend):
     """The backend `name` in a child process, behind the same interface.
 
@@ -63,20 +67,18 @@ class Engine(Backend):
         assert self._loaded is not None
         model, options = self._loaded
         self._spawn()
-        for answer in self._ask("load", model=model, options=options):
+        for answer in self._exchange("load", model=model, options=options):
             if "progress" in answer:
                 progress(*answer["progress"])
             else:
                 self.info = wire.info(answer["result"])
         assert self.info is not None
         if self._adapters:
-            self._call("adapt", adapters=self._adapters)
+            list(self._exchange("adapt", adapters=self._adapters))
         return self.info
 
     def _spawn(self) -> None:
-        folder = paths.logs()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._log = folder / f"engine-{os.getpid()}.log"
+        self._log = _log_file()
         environment = os.environ | {"GGML_NO_BACKTRACE": "1", "VIGTUI_ENGINE_LOG": str(self._log)}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -92,18 +94,34 @@ class Engine(Backend):
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         """Sort the answers of `process` by request until it ends, then tell every request that waits."""
-        assert process.stdout is not None
+        assert process.stdin is not None and process.stdout is not None
         with process.stdout as lines:
             for line in lines:
                 answer = wire.decode(line)
                 if waiting := self._answers.get(answer["id"]):
                     waiting.put(answer)
         process.wait()
+        with suppress(OSError):
+            process.stdin.close()
         if process is self._process:
             for waiting in list(self._answers.values()):
                 waiting.put(_GONE)
 
     def _ask(self, op: str, stop: Stop | None = None, **fields: Any) -> Iterator[dict[str, Any]]:
+        """Exchange with a living process: one that died since the last call, or was dying, is started again."""
+        self._alive()
+        answered = False
+        try:
+            for answer in self._exchange(op, stop, **fields):
+                answered = True
+                yield answer
+        except _Death:
+            if answered:
+                raise
+            self._alive()
+            yield from self._exchange(op, stop, **fields)
+
+    def _exchange(self, op: str, stop: Stop | None = None, **fields: Any) -> Iterator[dict[str, Any]]:
         """Send a request and yield its answers up to the one with the result. Raises the error that came back."""
         process, identity = self._process, next(self._ids)
         answers = self._answers[identity] = queue.SimpleQueue()
@@ -146,10 +164,10 @@ class Engine(Backend):
     def _call(self, op: str, **fields: Any) -> Any:
         return [answer for answer in self._ask(op, **fields) if "result" in answer][-1]["result"]
 
-    def _death(self) -> BackendError:
+    def _death(self) -> "_Death":
         code = self._process.wait() if self._process else None
         cause = signal.Signals(-code).name if code is not None and code < 0 else _("exit code {code}").format(code=code)
-        return BackendError(
+        return _Death(
             _("The engine process ended unexpectedly ({cause}).").format(cause=cause),
             _("The next message starts it again; its log is {log}.").format(log=self._log),
         )
@@ -163,26 +181,21 @@ class Engine(Backend):
                 self._start(silent)
 
     def tokenize(self, prompt: Prompt) -> list[int]:
-        self._alive()
         return self._call("tokenize", prompt=prompt)
 
     def stream(self, prompt: Prompt, generation: Generation, stop: Stop) -> Iterator[Event]:
-        self._alive()
         for answer in self._ask("stream", stop, prompt=prompt, generation=generation):
             if "event" in answer:
                 yield wire.event(answer["event"])
 
     def adapt(self, adapters: Sequence[tuple[Path, float]]) -> None:
-        self._alive()
         self._call("adapt", adapters=list(adapters))
         self._adapters = list(adapters)
 
     def save_state(self, path: Path) -> None:
-        self._alive()
         self._call("save_state", path=path)
 
     def load_state(self, path: Path) -> int:
-        self._alive()
         return self._call("load_state", path=path)
 
     def close(self) -> None:
@@ -197,5 +210,16 @@ class Engine(Backend):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if self._log and self._log.exists() and not self._log.stat().st_size:
+        if self._log and self._log.is_file() and not self._log.stat().st_size:
             self._log.unlink()
+
+
+def _log_file() -> Path:
+    """Give where native output goes: a file of this process, or nowhere when the folder cannot be written."""
+    try:
+        paths.logs().mkdir(parents=True, exist_ok=True)
+        log = paths.logs() / f"engine-{os.getpid()}.log"
+        log.touch()
+    except OSError:
+        return Path(os.devnull)
+    return log

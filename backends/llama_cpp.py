@@ -6,8 +6,6 @@ switch leaves the KV cache of the old one.
 """
 
 import ctypes
-import hashlib
-import json
 import os
 import threading
 import time
@@ -16,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core.errors import BackendError, CapacityError, ContextError, FormatError
+from ..core.errors import BackendError, CapacityError, ContextError, FormatError, UsageError
 from ..core.i18n import _
 from ..core.progress import Progress
-from . import llama_native, threads
+from . import llama_native, llama_state, threads
 from .base import (
     DEFAULTS,
     Backend,
@@ -46,6 +44,8 @@ BATCH = 512
 """Tokens a decode call: the step of prefill progress, and of what is kept when a prefill is stopped."""
 DEFAULT_CONTEXT = 4096
 DEFAULT_ANSWER = 1024
+MAX_THREADS = 512
+"""GGML_MAX_N_THREADS: one more and the library crashes."""
 _ALL_LAYERS = 999
 
 
@@ -79,11 +79,12 @@ class LlamaCppBackend(Backend):
 
     def load(self, model: ModelFiles, options: LoadOptions, progress: Progress) -> ModelInfo:
         native = self._native = llama_native.bindings()
+        self._check(native, options)
         llama_native.messages.clear()
         self._path = model.path
         self._model = self._load_model(native, model, options, progress)
         parameters = native.llama_model_n_params(self._model)
-        self._threads = options.threads or threads.default(parameters)
+        self._threads = min(options.threads or threads.default(parameters), MAX_THREADS)
         self._context = self._make_context(native, options)
         self._abort = llama_native.AbortFlag(native, self._context)
         self._vocabulary = Vocabulary(native, self._model)
@@ -92,9 +93,32 @@ class LlamaCppBackend(Backend):
         self.info = self._describe(native, parameters, options)
         return self.info
 
+    def _check(self, native: Any, options: LoadOptions) -> None:
+        """Refuse what this engine cannot do, rather than ignore it."""
+        for flag, value in (("--dtype", options.dtype), ("--load-in", options.load_in)):
+            if value:
+                raise UsageError(
+                    _("{flag} has no meaning for a GGUF file, whose weights have their types already.").format(
+                        flag=flag
+                    ),
+                    _("Leave it out."),
+                )
+        if options.device not in (None, "auto", "cpu") and not native.llama_supports_gpu_offload():
+            raise UsageError(
+                _("This llama-cpp-python was built for the CPU only, so {device} cannot be used.").format(
+                    device=options.device
+                ),
+                _('Build it for your GPU: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall llama-cpp-python'),
+            )
+
+    def _gpu_layers(self, options: LoadOptions) -> int:
+        if options.device == "cpu":
+            return 0
+        return _ALL_LAYERS if options.gpu_layers is None else options.gpu_layers
+
     def _load_model(self, native: Any, model: ModelFiles, options: LoadOptions, progress: Progress) -> Any:
         params = native.llama_model_default_params()
-        params.n_gpu_layers = _ALL_LAYERS if options.gpu_layers is None else options.gpu_layers
+        params.n_gpu_layers = self._gpu_layers(options)
 
         def report(fraction: float, _data: object) -> bool:
             progress("load", round(fraction * 1000), 1000)
@@ -120,7 +144,8 @@ class LlamaCppBackend(Backend):
     def _make_context(self, native: Any, options: LoadOptions) -> Any:
         trained = native.llama_model_n_ctx_train(self._model)
         params = native.llama_context_default_params()
-        params.n_ctx = options.context or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        self._limit = options.context or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        params.n_ctx = max(self._limit, BATCH)  # the library also shortens the batch to a short context, and aborts
         params.n_batch = params.n_ubatch = BATCH
         params.n_threads = params.n_threads_batch = self._threads
         params.no_perf = True
@@ -129,7 +154,7 @@ class LlamaCppBackend(Backend):
         if not context:
             raise CapacityError(
                 _("A context of {tokens} tokens cannot be set up: {reason}.").format(
-                    tokens=params.n_ctx, reason=llama_native.reason(_("not enough memory"))
+                    tokens=self._limit, reason=llama_native.reason(_("not enough memory"))
                 ),
                 _("Try a smaller one with `--ctx 2048`."),
             )
@@ -142,12 +167,12 @@ class LlamaCppBackend(Backend):
         template = native.llama_model_chat_template(self._model, None)
         description = ctypes.create_string_buffer(256)
         native.llama_model_desc(self._model, description, len(description))
-        gpu = native.llama_supports_gpu_offload() and options.gpu_layers != 0
+        gpu = native.llama_supports_gpu_offload() and self._gpu_layers(options) != 0
         vocabulary = self._vocabulary
         return ModelInfo(
             backend=self.name,
             architecture=self._metadata("general.architecture"),
-            context=native.llama_n_ctx(self._context),
+            context=min(self._limit, native.llama_n_ctx(self._context)),
             trained_context=native.llama_model_n_ctx_train(self._model),
             vocabulary=vocabulary.size,
             parameters=parameters,
@@ -359,41 +384,19 @@ class LlamaCppBackend(Backend):
 
     def save_state(self, path: Path) -> None:
         """Write the KV cache to `path` and what it belongs to beside it (`path`.json), both atomically."""
-        temporary = path.with_name(path.name + ".tmp")
-        tokens = (self._native.llama_token * max(1, len(self._cached)))(*self._cached)
         with self._lock:
-            saved = self._native.llama_state_save_file(self._context, os.fsencode(temporary), tokens, len(self._cached))
-        if not saved:
-            temporary.unlink(missing_ok=True)
-            raise BackendError(
-                _("The state of the model cannot be written to {path}.").format(path=path),
-                _("Free some disk space."),
-            )
-        sidecar = path.with_name(path.name + ".json")
-        described = json.dumps(self._fingerprint() | {"sha256": _sha256(temporary)})
-        sidecar.with_name(sidecar.name + ".tmp").write_text(described)
-        os.replace(sidecar.with_name(sidecar.name + ".tmp"), sidecar)
-        os.replace(temporary, path)
+            llama_state.save(self._native, self._context, path, self._cached, self._fingerprint())
 
     def load_state(self, path: Path) -> int:
-        """Restore a saved KV cache. The file is checked first: the library dies of a truncated one, and takes one
-        of any model of the same shape."""
-        try:
-            described = json.loads(path.with_name(path.name + ".json").read_text())
-            if described != self._fingerprint() | {"sha256": _sha256(path)}:
-                return 0
-        except (OSError, ValueError):
-            return 0
-        capacity = self.info.context if self.info else 0
-        tokens, count = (self._native.llama_token * capacity)(), ctypes.c_size_t(0)
+        """Restore a KV cache that `save_state` wrote for the same model, context and adapters; else give 0."""
         with self._lock:
-            done = self._native.llama_state_load_file(
-                self._context, os.fsencode(path), tokens, capacity, ctypes.byref(count)
-            )
-            self._cached = list(tokens[: count.value]) if done else []
-            if not done:
+            found = llama_state.load(self._native, self._context, path, self._fingerprint())
+            if found is None:
+                return 0
+            self._cached = found
+            if not found:
                 self._forget_after(0)
-        return len(self._cached)
+            return len(found)
 
     def _fingerprint(self) -> dict[str, object]:
         status = self._path.stat()
@@ -443,8 +446,3 @@ class LlamaCppBackend(Backend):
                 self._native.llama_model_free(self._model)  # frees its adapters too
             self._context = self._model = None
             self._loaded_adapters.clear()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -77,14 +77,14 @@ class Sampler:
         """Draw the next token from the logits of the last decode."""
         if self._bans.active:
             self._bans.apply(self._native.llama_get_logits_ith(context, -1))
-        if self._grammar is None:
+        if self._grammar is None and not self._bans.strings:
             token = self._native.llama_sampler_sample(self._chain, context, -1)
         else:
-            token = self._sample_constrained(context)
+            token = self._sample_tested(context)
         self._bans.accept(token)
         return token
 
-    def _sample_constrained(self, context: Any) -> int:
+    def _sample_tested(self, context: Any) -> int:
         """Draw freely and test that one token; only when the grammar refuses it, weigh the whole vocabulary.
 
         Same tokens as grammar first, thirty times faster on 32,000 tokens. The grammar never comes after a sampler
@@ -92,14 +92,18 @@ class Sampler:
         """
         native = self._native
         token = self._draw(context, constrained=False)
-        if not self._allowed(token):
+        if self._grammar is not None and not self._allowed(token):
             token = self._draw(context, constrained=True)
+        while self._bans.completes(token):
+            native.llama_get_logits_ith(context, -1)[token] = _NEVER
+            token = self._draw(context, constrained=self._grammar is not None)
         native.llama_sampler_accept(self._chain, token)
-        native.llama_sampler_accept(self._grammar, token)
+        if self._grammar is not None:
+            native.llama_sampler_accept(self._grammar, token)
         return token
 
     def _draw(self, context: Any, constrained: bool) -> int:
-        import numpy as np  # 80 ms, and only grammars need it
+        import numpy as np  # 80 ms, and only grammars and banned strings need it
 
         native, size = self._native, self._vocabulary.size
         if self._candidates is None:
@@ -128,36 +132,29 @@ class Sampler:
 
 
 class _Bans:
-    """Tokens that must not come next: ends before `min_tokens`, repeated n-grams, banned strings.
+    """What must not come next: an end before `min_tokens`, a repeated n-gram, the last piece of a banned string.
 
-    N-grams and banned strings as in transformers (NoRepeatNGramLogitsProcessor, NoBadWordsLogitsProcessor).
+    N-grams as in transformers (NoRepeatNGramLogitsProcessor). Strings are watched for in the text itself, since
+    the same text has many spellings in tokens.
     """
 
     def __init__(self, vocabulary: Vocabulary, generation: Generation, prompt: Sequence[int]) -> None:
+        self._vocabulary = vocabulary
         ends = vocabulary.end_ids | set(generation.stop_token_ids or ())
         self._ends = tuple(token for token in ends if 0 <= token < vocabulary.size)
         self._least = generation.min_tokens or 0
         self._size = generation.no_repeat_ngram_size or 0
-        self._words = _spellings(vocabulary, generation.banned_strings or ())
-        self.active = bool(self._least or self._size or self._words)
+        self.strings = tuple(text.encode("utf-8", "replace") for text in generation.banned_strings or () if text)
+        self.active = bool(self._least or self._size or self.strings)
         self._generated = 0
+        self._tail = b""
         self._history: list[int] = []
         self._followers: defaultdict[tuple[int, ...], set[int]] = defaultdict(set)
-        for token in prompt if self.active else ():
-            self._remember(token)
-
-    def _remember(self, token: int) -> None:
-        self._history.append(token)
-        if self._size and len(self._history) >= self._size:
-            *head, last = self._history[-self._size :]
-            self._followers[tuple(head)].add(last)
-
-    def accept(self, token: int) -> None:
-        self._generated += 1
-        if self.active:
+        for token in prompt if self._size else ():
             self._remember(token)
 
     def apply(self, logits: Any) -> None:
+        """Take out of `logits` the tokens that must not come whatever the text."""
         if self._generated < self._least:
             for token in self._ends:
                 logits[token] = _NEVER
@@ -165,18 +162,25 @@ class _Bans:
             head = tuple(self._history[len(self._history) - self._size + 1 :])
             for token in self._followers.get(head, ()):
                 logits[token] = _NEVER
-        for word in self._words:
-            if len(word) == 1 or self._history[1 - len(word) :] == word[:-1]:
-                logits[word[-1]] = _NEVER
 
+    def completes(self, token: int) -> bool:
+        """Whether the answer would hold a banned string after `token`."""
+        text = self._tail + self._vocabulary.piece(token)
+        return any(string in text for string in self.strings)
 
-def _spellings(vocabulary: Vocabulary, strings: Sequence[str]) -> list[list[int]]:
-    """The token sequences that spell each string: at the start of a word and inside one."""
-    newline = vocabulary.encode("\n", special=False)
-    words: list[list[int]] = []
-    for text in filter(None, strings):
-        inside = vocabulary.encode("\n" + text, special=False)[len(newline) :]
-        for word in (vocabulary.encode(text, special=False), inside, vocabulary.encode(" " + text, special=False)):
-            if word and word not in words:
-                words.append(word)
-    return words
+    def accept(self, token: int) -> None:
+        """Note that `token` was chosen."""
+        if not self.active:
+            return
+        self._generated += 1
+        if self._size:
+            self._remember(token)
+        if self.strings:
+            keep = max(map(len, self.strings)) - 1
+            self._tail = (self._tail + self._vocabulary.piece(token))[-keep:] if keep else b""
+
+    def _remember(self, token: int) -> None:
+        self._history.append(token)
+        if len(self._history) >= self._size:
+            *head, last = self._history[-self._size :]
+            self._followers[tuple(head)].add(last)

@@ -79,7 +79,8 @@ class BackendContract:
         asked = threading.Event()
         events: list[Event] = []
         prompt = chat("Tell me everything about models and files")
-        for event in engine.stream(prompt, dataclasses.replace(GREEDY, max_tokens=400), asked.is_set):
+        endless = dataclasses.replace(GREEDY, max_tokens=900, min_tokens=900)
+        for event in engine.stream(prompt, endless, asked.is_set):
             events.append(event)
             if isinstance(event, Text):
                 asked.set()

@@ -10,7 +10,7 @@ import pytest
 from vigtui import assets
 from vigtui.backends.base import Backend, Generation, LoadOptions, ModelFiles, Notice, Prefill, Text
 from vigtui.backends.llama_cpp import LlamaCppBackend
-from vigtui.core.errors import BackendError, CapacityError, FormatError, UsageError
+from vigtui.core.errors import BackendError, CapacityError, ContextError, FormatError, UsageError
 from vigtui.core.progress import silent
 
 from .contract import GREEDY, BackendContract, chat, done_of, never, plain, text_of
@@ -241,3 +241,28 @@ def test_an_impossible_context_is_a_capacity_error(random_model: ModelFiles) -> 
 def test_scoring_an_unknown_id_is_refused(random_engine: LlamaCppBackend) -> None:
     with pytest.raises(BackendError):
         list(random_engine.score([1, 10**6]))
+
+
+@pytest.mark.parametrize("context", [8, 31, 100, 300, 700])
+def test_a_small_context_is_a_limit_and_no_crash(random_model: ModelFiles, context: int) -> None:
+    engine = LlamaCppBackend()
+    assert engine.load(random_model, LoadOptions(context=context), silent).context == context
+    with pytest.raises(ContextError):
+        list(engine.stream(plain("mot " * context), FREE, never))
+    events = list(engine.stream(plain("a"), dataclasses.replace(FREE, max_tokens=10**6), never))
+    assert done_of(events).prompt_tokens + done_of(events).completion_tokens <= context + 1
+    engine.close()
+
+
+def test_absurd_threads_are_bounded(random_model: ModelFiles) -> None:
+    engine = LlamaCppBackend()
+    assert engine.load(random_model, LoadOptions(threads=99_999), silent).threads == 512
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "options", [LoadOptions(dtype="bf16"), LoadOptions(load_in="4bit"), LoadOptions(device="cuda")]
+)
+def test_options_it_cannot_honour_are_refused(random_model: ModelFiles, options: LoadOptions) -> None:
+    with pytest.raises(UsageError):
+        LlamaCppBackend().load(random_model, options, silent)
