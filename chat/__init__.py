@@ -1,0 +1,1 @@
+"""Conversations: prompt formats, the context window, the tree of messages, personas and the store."""
