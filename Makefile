@@ -1,0 +1,60 @@
+# make run [PROMPT="…"]   chat, or one answer on stdout      make test    all tests
+# make check              format, lint, types, rooms         make bench   benchmarks against peers
+# make train              make the embedded model again      make wheel   a wheel under dist/
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+ROOMS := assets backends chat core registry tui bench tests
+
+.PHONY: run test check bench train wheel locale clean
+
+run: .venv/.core
+ifdef PROMPT
+	@$(BIN)/vigtui -p "$$PROMPT"
+else
+	@$(BIN)/vigtui
+endif
+
+export PROMPT
+
+# The marks are newer than what they were installed from; a change of either file installs again.
+.venv/.core: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing vigtui into .venv (llama.cpp compiles for about three minutes the first time) …" >&2
+	@$(PIP) -e . 1>&2
+	@touch $@
+
+.venv/.dev: .venv/.core
+	@$(PIP) -e ".[dev]" 1>&2
+	@touch $@
+
+.venv/.train: .venv/.core
+	@$(PIP) -e ".[train]" 1>&2
+	@touch $@
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -n auto
+
+check: .venv/.dev
+	$(BIN)/ruff format --check $(ROOMS)
+	$(BIN)/ruff check $(ROOMS)
+	$(BIN)/basedpyright
+	$(BIN)/python -m pytest -q tests/core/test_rooms.py
+
+bench: .venv/.dev
+	$(BIN)/python -m bench
+
+train: .venv/.train
+	$(BIN)/python assets/vigogneau/train.py
+
+wheel: .venv/.dev
+	$(BIN)/python -m build --wheel
+
+locale: .venv/.dev
+	$(BIN)/pybabel -q extract -F assets/locale/babel.cfg --no-location --sort-output -o assets/locale/vigtui.pot .
+	$(BIN)/pybabel -q update -N -i assets/locale/vigtui.pot -d assets/locale -D vigtui
+	$(BIN)/pybabel -q compile -d assets/locale -D vigtui
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,3 @@
+"""The hub for the tests of the registry."""
+
+from ..hub.fixture import hub as hub

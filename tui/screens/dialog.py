@@ -1,0 +1,28 @@
+"""What every dialog has: Esc goes back, and it ends once."""
+
+from typing import ClassVar, TypeVar
+
+from textual.await_complete import AwaitComplete
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
+
+from ..key import N_, translate
+
+T = TypeVar("T")
+
+
+class Dialog(ModalScreen[T | None]):
+    """A dialog that gives a T, or None when the user goes back."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", N_("Back"))]
+
+    def __init__(self, kind: str = "") -> None:
+        super().__init__(classes=f"dialog {kind}")
+        translate(self)
+
+    def dismiss(self, result: T | None = None) -> AwaitComplete:
+        """End. A second Enter that comes too late, or one meant for what lies above, does nothing."""
+        return super().dismiss(result) if self.is_current else AwaitComplete()
+
+    def action_cancel(self) -> None:
+        self.dismiss()
