@@ -14,7 +14,7 @@ from vigtui import assets
 from . import models
 from .table import head, middle, row
 
-WORDS = ["le", "modèle", "répond", "dans", "la", "langue", "de", "la", "question", "et", "dit", "ce", "qu'il", "ne", "sait", "pas", "encore"]
+TEXT = "le modèle répond dans la langue de la question et dit ce qu'il ne sait pas encore"
 LIMIT = 4096
 
 
@@ -22,7 +22,7 @@ def conversation(count: int, size: int) -> list[Any]:
     """Give `count` messages of `size` words, of which the user has the first and the last."""
     from vigtui.backends.base import Message
 
-    text = " ".join((WORDS * size)[:size])
+    text = " ".join((TEXT.split() * size)[:size])
     roles = ("user", "assistant")
     return [Message(roles[i % 2], f"{text} {i}") for i in range(count - 1 + count % 2)]
 

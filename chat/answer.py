@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..backends.base import DEFAULTS, Done, Event, Notice, Text
 from ..core.errors import VigtuiError
+from .formats import postprocess
 from .prepare import Prepared, Source
 from .record import Entry, Stamp, State
 
@@ -24,7 +25,7 @@ class Answer:
         backend: str,
         save: Callable[[Entry], VigtuiError | None],
     ) -> None:
-        self._strip = "lstrip" in prepared.form.post
+        self._form = prepared.form
         self._save, self._saved_at, self._told, self._ended = save, float("-inf"), False, False
         self._entry = replace(entry, state="partial", stamp=_stamp(prepared, source, backend))
         self._parts: list[str] = []
@@ -48,8 +49,7 @@ class Answer:
         yield event
 
     def _grow(self, event: Text) -> Text:
-        if self._strip and not self._parts:
-            event = replace(event, delta=event.delta.lstrip())
+        event = replace(event, delta=postprocess(self._form, event.delta, bool(self._parts)))
         if event.delta:
             self._parts.append(event.delta)
         return event
@@ -104,4 +104,5 @@ def _stamp(prepared: Prepared, source: Source, backend: str) -> Stamp:
         adapters=source.adapters,
         prompt_tokens=prepared.tokens,
         dropped=prepared.dropped,
+        shortened=prepared.shortened,
     )

@@ -1,9 +1,8 @@
 """Prompt formats as data: one TOML file a format, in `assets/formats` and in the user's `config()/formats`."""
 
 import difflib
-import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from ..core.i18n import _
 
 SystemState = Literal["default", "text", "empty", "none"]
 POLICIES = ("rounds", "rounds-keep-first", "rounds-or-fail", "tail-tokens", "tail-chars", "halve-then-drop")
+POST = frozenset({"lstrip", "drop-fffd"})
 OWN = "own"
 """The id of the format that a model brings itself."""
 
@@ -29,11 +29,15 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A prompt format. `template` is Jinja over system (text or None), messages, rounds, input, is_default, bos, eos.
+    """A prompt format. `template` is Jinja over system (text or None), messages, rounds, input, is_default, bos, eos
+    ("" unless `eos_in_history`), and cut, which a template with a policy "tail-…" writes before every round and
+    after the last.
 
-    `system` is its default system text, None when it has none. `stop` and `stop_token_ids` end an answer;
-    `policy` says what is cut when the context is full, `post` what is done to an answer ("lstrip": the space
-    after the colon is taken off). `for_specials` and `for_architectures` are where it is the best guess.
+    `system` is its default system text, None when it has none. `stop` and `stop_token_ids` end an answer.
+    `policy` says what is cut when the context is full (`chat/window.py`), `memory` how much history is kept at
+    most: tokens, with "tail-chars" characters. `post` says what is done to an answer: "lstrip" takes off the space
+    after the colon, "drop-fffd" the signs of broken characters. `for_specials` and `for_architectures` are where it
+    is the best guess.
     """
 
     id: str
@@ -44,6 +48,7 @@ class Format:
     stop_token_ids: tuple[int, ...] = ()
     eos_in_history: bool = True
     policy: str = "rounds"
+    memory: int | None = None
     post: tuple[str, ...] = ("lstrip",)
     source: str = ""
     example: str = ""
@@ -72,8 +77,14 @@ def _files() -> dict[str, Path]:
 
 
 def get(id: str) -> Format:
-    """Give the format `id`. Raises NotFoundError with the nearest ids, FormatError for a damaged file."""
+    """Give the format `id`; `id+eos` and `id+no-eos` turn EOS after earlier answers on and off.
+
+    Raises NotFoundError with the nearest ids, FormatError for a damaged file.
+    """
     files = _files()
+    name, plus, switch = id.rpartition("+")
+    if plus and switch in _SWITCHES and id not in files:
+        return replace(get(name), id=id, eos_in_history=_SWITCHES[switch])
     if id not in files:
         near = difflib.get_close_matches(id.lower(), files, n=3, cutoff=0.4)
         raise NotFoundError(
@@ -81,6 +92,9 @@ def get(id: str) -> Format:
             _("Did you mean {names}?").format(names=", ".join(near or sorted(files))),
         )
     return read(files[id])
+
+
+_SWITCHES = {"eos": True, "no-eos": False}
 
 
 def everything() -> tuple[list[Format], list[FormatError]]:
@@ -114,6 +128,7 @@ _KINDS: dict[str, type] = {
     "stop_token_ids": list,
     "eos_in_history": bool,
     "policy": str,
+    "memory": int,
     "post": list,
     "source": str,
     "example": str,
@@ -134,7 +149,7 @@ def _fields(table: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(_("“template” is missing"))
     if table.get("policy", POLICIES[0]) not in POLICIES:
         raise ValueError(_("“policy” must be one of {names}").format(names=", ".join(POLICIES)))
-    if unknown := set(table.get("post", ())) - {"lstrip"}:
+    if unknown := set(table.get("post", ())) - POST:
         raise ValueError(_("unknown post-processing {names}").format(names=", ".join(sorted(unknown))))
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
@@ -146,6 +161,16 @@ def own(info: ModelInfo) -> Format:
             _("The model has no chat template of its own."), _("`vigtui formats ls` lists the formats to choose from.")
         )
     return Format(id=OWN, template=info.chat_template, description=_("the model's own chat template"))
+
+
+Origin = Literal["user", "record", "own", "guess"]
+
+
+def origin(format_id: str | None, info: ModelInfo, override: str | None = None) -> Origin:
+    """Give where `choose` takes the format from."""
+    if override or format_id:
+        return "user" if override else "record"
+    return "own" if info.chat_template else "guess"
 
 
 def choose(format_id: str | None, info: ModelInfo, override: str | None = None) -> tuple[Format, str]:
@@ -189,6 +214,8 @@ def stops(form: Format, given: tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(given or ()), *form.stop)))
 
 
-def postprocess(form: Format, text: str) -> str:
-    """Give the whole answer `text` as the format wants it kept."""
-    return re.sub(r"\A\s+", "", text) if "lstrip" in form.post else text
+def postprocess(form: Format, text: str, begun: bool = False) -> str:
+    """Give an answer, or the next piece of one that has `begun`, as the format wants it kept."""
+    if "drop-fffd" in form.post:
+        text = text.replace("\ufffd", "")
+    return text.lstrip() if "lstrip" in form.post and not begun else text

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 # Unicode's three private-use areas: characters without meaning, of which a text leaves plenty free.
@@ -14,14 +15,26 @@ class Guard:
     def __init__(self, contents: Iterable[str], specials: Sequence[str], around: str = "") -> None:
         self._contents, self._specials = list(contents), tuple(specials)
         joined = "\0".join(self._contents)
-        used = set(joined).union(around, *specials) if specials else set()
-        self._free = (chr(code) for area in _PRIVATE for code in area if chr(code) not in used)
+        self._free = _unused(joined, around, *specials)
         self._words: dict[str, str] = {}
         self._edges: dict[str, str] = {}
         candidates = [special for special in specials if special and special[0] in joined]
         for special in sorted(candidates, key=len, reverse=True):
             if special in joined:
                 self._words[special] = next(self._free)
+
+    def mark(self) -> str:
+        """Give a character that occurs nowhere and stands for nothing."""
+        return next(self._free)
+
+    def plain(self, text: str) -> str:
+        """Give `text` with the stand-ins turned back."""
+        return "".join(part for part, _trusted in self.split(text))
+
+    @property
+    def hides(self) -> bool:
+        """Whether there is anything to hide."""
+        return bool(self._words or self._edges)
 
     def hide(self, content: str) -> str:
         """Give `content` with a stand-in for every special text, and for its edges once they are guarded."""
@@ -44,11 +57,23 @@ class Guard:
         return bool(self._edges)
 
     def _risky(self, content: str) -> bool:
-        return any(_touches(text, self._specials) for text in {content, content.strip()})
+        stripped = content.strip()
+        return _touches(content, self._specials) or (
+            len(stripped) < len(content) and _touches(stripped, self._specials)
+        )
 
     def meant(self, rendered: str) -> list[str]:
         """Give the special texts that a tokenizer would read in `rendered`, in their order."""
         return _pattern(self._specials).findall(rendered)
+
+    def places(self, rendered: str) -> list[int]:
+        """Give the positions where `rendered` may be cut: everywhere but inside a special text that is meant."""
+        inside = {
+            place
+            for found in _pattern(self._specials).finditer(rendered)
+            for place in range(found.start() + 1, found.end())
+        }
+        return [place for place in range(len(rendered)) if place not in inside]
 
     def split(self, rendered: str) -> tuple[tuple[str, bool], ...]:
         """Give `rendered` as pieces (text, trusted), the stand-ins turned back."""
@@ -57,6 +82,11 @@ class Guard:
             return ((rendered, True),)
         parts = re.split(f"([{''.join(back)}])", rendered)
         return tuple((back[part], False) if part in back else (part, True) for part in parts if part)
+
+
+def _unused(*texts: str) -> Iterator[str]:
+    used = set().union(*texts)
+    yield from (chr(code) for area in _PRIVATE for code in area if chr(code) not in used)
 
 
 def _edges_of(content: str) -> Iterator[int]:
@@ -69,19 +99,33 @@ def _touches(text: str, specials: tuple[str, ...]) -> bool:
     """Whether `text` begins as a special text ends, ends as one begins, or lies inside one."""
     if not text or not specials:
         return False
-    heads, tails, longest, joined = _parts(specials)
+    known = _parts(specials)
+    longest = min(known.longest, len(text))
     return (
-        any(text[-size:] in heads for size in range(1, min(longest, len(text)) + 1))
-        or any(text[:size] in tails for size in range(1, min(longest, len(text)) + 1))
-        or (len(text) <= longest and text in joined)
+        (text[-1] in known.head_ends and any(text[-size:] in known.heads for size in range(1, longest + 1)))
+        or (text[0] in known.tail_starts and any(text[:size] in known.tails for size in range(1, longest + 1)))
+        or (len(text) <= known.longest and text in known.joined)
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Every proper beginning and end of the special texts, and the characters that make most contents harmless."""
+
+    heads: frozenset[str]
+    tails: frozenset[str]
+    head_ends: frozenset[str]
+    tail_starts: frozenset[str]
+    longest: int
+    joined: str
+
+
 @lru_cache(maxsize=8)
-def _parts(specials: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str], int, str]:
+def _parts(specials: tuple[str, ...]) -> _Parts:
     heads = frozenset(special[:size] for special in specials for size in range(1, len(special)))
     tails = frozenset(special[size:] for special in specials for size in range(1, len(special)))
-    return heads, tails, max(map(len, specials)), "\0".join(specials)
+    ends, starts = frozenset(head[-1] for head in heads), frozenset(tail[0] for tail in tails)
+    return _Parts(heads, tails, ends, starts, max(map(len, specials)), "\0".join(specials))
 
 
 @lru_cache(maxsize=8)

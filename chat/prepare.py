@@ -26,7 +26,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prompt ready to be sent: its size and the limit in tokens, and the ids of the messages left out of it."""
+    """A prompt ready to be sent: its size and the limit in tokens, and the ids of the messages that were left out of it
+    and of those that stand in it in part."""
 
     prompt: Prompt
     tokens: int
@@ -35,6 +36,7 @@ class Prepared:
     reason: str
     generation: Generation
     dropped: tuple[str, ...] = ()
+    shortened: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -61,11 +63,10 @@ def prepare(
         generation = generation.over(below)
     limit = window.budget(info.context, generation.max_tokens)
     fitted, owners, notices = _fit(conversation, path, engine, info, form, limit, persona, max_memory, input)
-    dropped = tuple(id for i in fitted.dropped for id in owners[i])
-    if dropped:
-        notices.append(_cut(len(dropped)))
-    generation = _stopping(generation, form, engine, info)
-    return Prepared(fitted.prompt, fitted.tokens, limit, form, reason, generation, dropped, tuple(notices))
+    dropped, shortened = (tuple(id for i in part for id in owners[i]) for part in (fitted.dropped, fitted.shortened))
+    notices += lost(len(dropped), len(shortened))
+    generation = stopping(generation, form, engine, info)
+    return Prepared(fitted.prompt, fitted.tokens, limit, form, reason, generation, dropped, shortened, tuple(notices))
 
 
 def _fit(
@@ -82,20 +83,20 @@ def _fit(
     """Give the window, the ids behind each message put into it, and what the user should know."""
     system = _system(conversation, persona)
     turns, owners = _turns(path)
-    pinned = {i for i, ids in enumerate(owners) if any(e.pinned and e.id in ids for e in path)}
+    stays = {entry.id for entry in path if entry.pinned}
+    pinned = {i for i, ids in enumerate(owners) if not stays.isdisjoint(ids)}
     notices = _folding(form, info, system, path)
 
     def attempt(examples: tuple[Message, ...]) -> tuple[window.Fitted, list[tuple[str, ...]]]:
         size = len(examples)
         stay = {*range(size), *(i + size for i in pinned)}
-        memory = None if max_memory is None else max_memory
         fitted = window.fit(
             form,
             [*examples, *turns],
             info,
             lambda prompt: len(engine.tokenize(prompt)),
             limit,
-            memory,
+            max_memory,
             stay,
             system=system,
             input=input,
@@ -145,15 +146,24 @@ def _folding(form: Format, info: ModelInfo, system: System, path: Sequence[Entry
     return []
 
 
-def _cut(count: int) -> str:
-    if count == 1:
-        return _("The oldest message no longer fits the context; the model does not see it.")
-    return _("The {count} oldest messages no longer fit the context; the model does not see them.").format(count=count)
+def lost(dropped: int, shortened: int) -> list[str]:
+    """Give the sentences for so many messages left out of a prompt and so many shortened in it."""
+    said = []
+    if dropped == 1:
+        said.append(_("The oldest message no longer fits the context; the model does not see it."))
+    elif dropped:
+        text = _("The {count} oldest messages no longer fit the context; the model does not see them.")
+        said.append(text.format(count=dropped))
+    if shortened == 1:
+        said.append(_("One older message is shortened to fit the context."))
+    elif shortened:
+        said.append(_("{count} older messages are shortened to fit the context.").format(count=shortened))
+    return said
 
 
-def _stopping(generation: Generation, form: Format, engine: Backend, info: ModelInfo) -> Generation:
-    """Join the format's stops to the user's. A stop string that is a special token never shows up as text: its
-    id must stop too."""
+def stopping(generation: Generation, form: Format, engine: Backend, info: ModelInfo) -> Generation:
+    """Give `generation` with the format's stops joined to the user's. A stop string that is a special token never
+    shows up as text: its id must stop too."""
     stop = formats.stops(form, generation.stop)
     ids = list(generation.stop_token_ids or ())
     if "stop_token_ids" in engine.supports:

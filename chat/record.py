@@ -28,7 +28,8 @@ def _frozen(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """How an answer came to be. Counts in tokens, times in seconds; `dropped` are ids of messages not sent."""
+    """How an answer came to be. Counts in tokens, times in seconds; `dropped` are ids of messages not sent,
+    `shortened` of those sent in part."""
 
     model: str = ""
     sha256: str = ""
@@ -46,6 +47,7 @@ class Stamp:
     finish_reason: str = ""
     notices: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    shortened: tuple[str, ...] = ()
 
     def table(self) -> dict[str, Any]:
         """Give the stamp as JSON values."""

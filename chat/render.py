@@ -1,15 +1,36 @@
 """From messages to a prompt in which no text of a message can become a control token."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..backends.base import Message, ModelInfo, Prompt
 from ..core.errors import FormatError, UsageError
 from ..core.i18n import _
-from . import template
+from . import foreign, template
 from .formats import Format, System, system_of
 from .guard import Guard
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A rendered conversation before it is cut into pieces.
+
+    `text` holds stand-ins for what must not become a control token. `segments` are `text` between the places where
+    the template allows a cut: what comes before the conversation, each round, and what comes after the last.
+    """
+
+    text: str
+    segments: tuple[str, ...]
+    guard: Guard
+    form: Format
+    info: ModelInfo
+    messages: tuple[Message, ...]
+
+    def prompt(self, text: str | None = None) -> Prompt:
+        """Give the prompt, or the one that only `text`, put together from segments, makes."""
+        pieces = self.guard.split(self.text if text is None else text)
+        return Prompt(_without_bos(pieces, self.form, self.info), self.messages)
 
 
 def render(
@@ -26,17 +47,31 @@ def render(
     says otherwise. `input` is the input of an instruction. Texts of special tokens inside a message become
     untrusted pieces. Raises FormatError when the template fails, UsageError when the user does not speak last.
     """
+    return draft(form, messages, info, system=system, input=input).prompt()
+
+
+def draft(
+    form: Format,
+    messages: Sequence[Message],
+    info: ModelInfo,
+    *,
+    system: System | None = None,
+    input: str | None = None,
+) -> Draft:
+    """Give what `render` makes its prompt of. Raises as `render` does."""
     text, turns = _resolve(form, messages, system)
     if text is not None and folds_system(form, info):
         turns, text = _fold(turns, text), None
     contents = [turn.content for turn in turns] + [part for part in (text, input) if part]
     guard = Guard(contents, info.specials, form.template)
-    rendered = _rendered(form, turns, text, input, info, guard)
+    mark = "" if form.own else guard.mark()
+    rendered = _rendered(form, turns, text, input, info, guard, mark)
     plain = guard.meant(rendered)
     if guard.guard_edges():
-        guarded = _rendered(form, turns, text, input, info, guard)
+        guarded = _rendered(form, turns, text, input, info, guard, mark)
         rendered = guarded if guard.meant(guarded) != plain else rendered
-    return Prompt(_without_bos(guard.split(rendered), form, info), _conversation(text, turns))
+    segments = tuple(rendered.split(mark)) if mark else (rendered,)
+    return Draft("".join(segments), segments, guard, form, info, _conversation(text, turns))
 
 
 def _resolve(form: Format, messages: Sequence[Message], system: System | None) -> tuple[str | None, list[Message]]:
@@ -67,14 +102,14 @@ def _fold(turns: list[Message], text: str) -> list[Message]:
 
 def folds_system(form: Format, info: ModelInfo) -> bool:
     """Say whether the template drops or refuses a system message, so that its text goes before the first message."""
-    return _folds(form.template, form.own, info.bos, info.eos)
+    return _folds(form, info.bos, info.eos)
 
 
 @lru_cache(maxsize=64)
-def _folds(source: str, own: bool, bos: str, eos: str) -> bool:
+def _folds(form: Format, bos: str, eos: str) -> bool:
     probe = "vigtui-system-probe"
     try:
-        return probe not in _run(source, own, [Message("user", "u")], probe, None, False, bos, eos)
+        return probe not in _run(form, [Message("user", "u")], probe, None, bos, eos, "")
     except FormatError:
         return True
 
@@ -86,66 +121,67 @@ def _rendered(
     input: str | None,
     info: ModelInfo,
     guard: Guard,
+    mark: str,
 ) -> str:
-    masked = [replace(turn, content=guard.hide(turn.content)) for turn in turns]
+    masked = [Message(turn.role, guard.hide(turn.content)) for turn in turns] if guard.hides else turns
     system, extra = (part and guard.hide(part) for part in (text, input))
-    return _run(form.template, form.own, masked, system, extra, text == form.system, info.bos, info.eos)
+    return _run(form, masked, system, extra, info.bos, info.eos, mark, text == form.system)
 
 
 def _without_bos(pieces: tuple[tuple[str, bool], ...], form: Format, info: ModelInfo) -> tuple[tuple[str, bool], ...]:
     """The tokenizer adds BOS itself; where it does not, the one that a model's own template writes is the only one."""
-    if not pieces or not info.bos or (form.own and not info.adds_bos):
+    if not pieces or not info.bos:
         return pieces
     text, trusted = pieces[0]
     if not trusted or not text.startswith(info.bos):
         return pieces
-    rest = text.removeprefix(info.bos)
+    rest = text[len(info.bos) * leading(text, info.bos) :]
+    if form.own and not info.adds_bos:
+        rest = info.bos + rest
     return ((rest, True), *pieces[1:]) if rest else pieces[1:]
 
 
+def leading(text: str, bos: str) -> int:
+    """Give how many times `bos` stands at the start of `text`."""
+    count = 0
+    while bos and text.startswith(bos, count * len(bos)):
+        count += 1
+    return count
+
+
 def _run(
-    source: str,
-    own: bool,
+    form: Format,
     turns: Sequence[Message],
     system: str | None,
     input: str | None,
-    is_default: bool,
     bos: str,
     eos: str,
+    mark: str,
+    is_default: bool = False,
 ) -> str:
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-    if own:
+    if form.own:
         before = [] if system is None else [{"role": "system", "content": system}]
-        return template.run(
-            source,
-            {
-                "messages": before + messages,
-                "add_generation_prompt": True,
-                "bos_token": bos,
-                "eos_token": eos,
-                "tools": None,
-                "documents": None,
-            },
-        )
-    return template.run(
-        source,
-        {
-            "system": system,
-            "messages": messages,
-            "rounds": _rounds(messages),
-            "input": input,
-            "is_default": is_default,
-            "bos": bos,
-            "eos": eos,
-        },
-    )
+        variables = {"messages": before + messages, "add_generation_prompt": True, "bos_token": bos, "eos_token": eos}
+        return foreign.run(form.template, {**variables, "tools": None, "documents": None})
+    variables = {
+        "system": system,
+        "messages": messages,
+        "rounds": _rounds(turns),
+        "input": input,
+        "is_default": is_default,
+        "bos": bos,
+        "eos": eos if form.eos_in_history else "",
+        "cut": mark,
+    }
+    return template.run(form.template, variables)
 
 
-def _rounds(messages: Sequence[dict[str, str]]) -> list[dict[str, str | None]]:
+def _rounds(messages: Sequence[Message]) -> list[dict[str, str | None]]:
     """Give pairs {user, assistant}; None where one side says nothing."""
     rounds: list[dict[str, str | None]] = []
     for message in messages:
-        if message["role"] == "user" or not rounds or rounds[-1]["assistant"] is not None:
+        if message.role == "user" or not rounds or rounds[-1]["assistant"] is not None:
             rounds.append({"user": None, "assistant": None})
-        rounds[-1][message["role"]] = message["content"]
+        rounds[-1][message.role] = message.content
     return rounds

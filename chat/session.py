@@ -104,6 +104,10 @@ class Session:
         """Give all messages of all branches, in the order they were made."""
         return list(self._tree)
 
+    def has(self, message_id: str) -> bool:
+        """Whether the message is in this conversation, on whatever branch."""
+        return message_id in self._tree
+
     def siblings(self, message_id: str) -> list[Entry]:
         """Give all versions of a message, oldest first."""
         return self._tree.siblings(message_id)

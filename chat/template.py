@@ -1,4 +1,4 @@
-"""Prompt templates, ours and strangers', run in Jinja's immutable sandbox."""
+"""Prompt templates run in Jinja's immutable sandbox."""
 
 import json
 from datetime import datetime
@@ -10,11 +10,34 @@ from ..core.i18n import _
 from ..core.text import line
 
 LIMIT = 4 << 20
-"""The longest prompt that a template may give, in characters."""
+"""The longest prompt that a template may give, in bytes of UTF-8."""
+
+
+class Failure(Exception):
+    """Why a template does not render, without a full stop."""
 
 
 def run(template: str, variables: dict[str, Any]) -> str:
-    """Give what `template` renders from `variables` (plain JSON values). Raises FormatError in one sentence.
+    """Give what `template` renders from `variables`, in this process: for formats of ours and of the user.
+
+    Raises FormatError in one sentence. A stranger's template goes through `foreign.run`.
+    """
+    try:
+        return render(template, variables)
+    except Failure as error:
+        raise failure(str(error)) from error
+
+
+def failure(reason: str) -> FormatError:
+    """Give the error for a template that does not render."""
+    return FormatError(
+        _("The prompt template does not render: {reason}.").format(reason=reason[:300].rstrip(".")),
+        _("Choose another prompt format with `--format`."),
+    )
+
+
+def render(template: str, variables: dict[str, Any]) -> str:
+    """Give what `template` renders from `variables`. Raises Failure.
 
     Blocks, globals and filters are those that transformers gives (`chat_template_utils.py`): trim_blocks,
     lstrip_blocks, break and continue, `{% generation %}`, raise_exception, strftime_now, tojson with its arguments.
@@ -24,29 +47,30 @@ def run(template: str, variables: dict[str, Any]) -> str:
     try:
         return _collect(_compiled(template).generate(**variables))
     except TemplateError as error:
-        raise _failure(line(error.message or type(error).__name__)) from error
-    except FormatError:
-        raise
+        raise Failure(line(error.message or type(error).__name__)) from error
+    except MemoryError as error:
+        raise Failure(_("it needs too much memory")) from error
     # A template is a program: it can divide by zero, add a text to a number, call what cannot be called.
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        raise _failure(line(str(error)) or type(error).__name__) from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise Failure(line(str(error)) or type(error).__name__) from error
+
+
+def warm() -> None:
+    """Import and set up what the first template would wait for."""
+    _compiled("")
 
 
 def _collect(pieces: Any) -> str:
-    text, length = [], 0
+    parts, size = [], 0
     for piece in pieces:
-        text.append(piece)
-        length += len(piece)
-        if length > LIMIT:
-            raise _failure(_("its text is longer than {limit} characters").format(limit=LIMIT))
-    return "".join(text)
-
-
-def _failure(reason: str) -> FormatError:
-    return FormatError(
-        _("The prompt template does not render: {reason}.").format(reason=reason[:300].rstrip(".")),
-        _("Choose another prompt format with `--format`."),
-    )
+        parts.append(piece)
+        size += len(piece)
+        if size > LIMIT:
+            break
+    text = "".join(parts)
+    if 4 * size > LIMIT and len(text.encode("utf-8", "surrogatepass")) > LIMIT:
+        raise Failure(_("its text is longer than {limit} bytes").format(limit=LIMIT))
+    return text
 
 
 @lru_cache(maxsize=32)
@@ -77,6 +101,12 @@ def _environment() -> Any:
 
         intercepted_binops = frozenset({"*", "**"})
 
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            """Find `message.role` at once, which jinja2 would look for as an attribute of dict first."""
+            if type(obj) is dict and attribute in obj and attribute not in _OF_DICT:
+                return obj[attribute]
+            return super().getattr(obj, attribute)
+
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
             if operator == "**" and (abs(left) > 1 << 32 or abs(right) > 64):
                 raise SecurityError("a power is too large")
@@ -92,6 +122,9 @@ def _environment() -> Any:
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
+
+
+_OF_DICT = frozenset(dir(dict))
 
 
 def _product(left: Any, right: Any) -> int:

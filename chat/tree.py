@@ -20,6 +20,9 @@ class Tree:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, id: object) -> bool:
+        return id in self._entries
+
     def __iter__(self):
         return iter(list(self._entries.values()))
 

@@ -1,4 +1,4 @@
-"""Formats render byte for byte what the reference implementations of their authors render."""
+"""Formats are data: files of ours and of the user, chosen for a model with a reason."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,82 +12,6 @@ from vigtui.core import paths
 from vigtui.core.errors import FormatError, NotFoundError
 
 from .toy import CHATML, LLAMA, TURNS, talk
-
-VIGOGNE = (
-    "<|system|>: Vous êtes Vigogne, un assistant IA créé par Zaion Lab. Vous suivez extrêmement bien les instructions."
-    " Aidez autant que vous le pouvez."
-)
-AUGUST = (
-    "Vous êtes l'assistant IA nommé Vigogne, créé par Zaion Lab (https://zaion.ai). Vous suivez extrêmement bien"
-    " les instructions. Aidez autant que vous le pouvez."
-)
-VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed,"
-    " and polite answers to the user's questions."
-)
-ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-ALPACA_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context."
-    " Write a response that appropriately completes the request."
-)
-
-GOLDEN = [
-    ("vigogne-chat-v2", 1, VIGOGNE + "\n<|user|>: Bonjour.\n<|assistant|>:"),
-    (
-        "vigogne-chat-v2",
-        3,
-        VIGOGNE + "\n<|user|>: Bonjour.\n<|assistant|>: Bonjour, tu vas bien ?</s>\n<|user|>: Non, ça ne va pas."
-        "\n<|assistant|>:",
-    ),
-    ("vicuna-v1.1", 1, VICUNA + " USER: Bonjour. ASSISTANT:"),
-    (
-        "vicuna-v1.1",
-        3,
-        VICUNA + " USER: Bonjour. ASSISTANT: Bonjour, tu vas bien ?</s>USER: Non, ça ne va pas. ASSISTANT:",
-    ),
-    ("llama-2", 1, "[INST] Bonjour. [/INST]"),
-    ("llama-2", 3, "[INST] Bonjour. [/INST] Bonjour, tu vas bien ? </s><s>[INST] Non, ça ne va pas. [/INST]"),
-    ("raw", 1, "Bonjour."),
-    ("raw", 3, "Bonjour.Bonjour, tu vas bien ?Non, ça ne va pas."),
-    ("alpaca", 1, ALPACA + "\n\n### Instruction:\nBonjour.\n\n### Response:\n"),
-    (
-        "alpaca",
-        3,
-        ALPACA + "\n\n### Instruction:\nBonjour.\n\n### Response:\nBonjour, tu vas bien ?</s>"
-        "\n\n### Instruction:\nNon, ça ne va pas.\n\n### Response:\n",
-    ),
-    ("chatml", 1, "<|im_start|>user\nBonjour.<|im_end|>\n<|im_start|>assistant\n"),
-    (
-        "chatml",
-        3,
-        "<|im_start|>user\nBonjour.<|im_end|>\n<|im_start|>assistant\nBonjour, tu vas bien ?<|im_end|>\n"
-        "<|im_start|>user\nNon, ça ne va pas.<|im_end|>\n<|im_start|>assistant\n",
-    ),
-]
-
-
-@pytest.mark.parametrize(("id", "count", "expected"), GOLDEN)
-def test_golden(id: str, count: int, expected: str) -> None:
-    prompt = render(formats.get(id), talk(*TURNS[:count]), LLAMA)
-    assert prompt.pieces == ((expected, True),)
-
-
-def test_golden_with_other_system_texts() -> None:
-    vigogne = render(formats.get("vigogne-chat-v2"), [Message("system", AUGUST), *talk("Bonjour.")], LLAMA)
-    assert vigogne.text == f"<|system|>: {AUGUST}\n<|user|>: Bonjour.\n<|assistant|>:"
-    llama = render(formats.get("llama-2"), [Message("system", "Réponds en français."), *talk(*TURNS[:3])], LLAMA)
-    assert llama.text == (
-        "[INST] <<SYS>>\nRéponds en français.\n<</SYS>>\n\nBonjour. [/INST] Bonjour, tu vas bien ? </s>"
-        "<s>[INST] Non, ça ne va pas. [/INST]"
-    )
-
-
-def test_golden_alpaca_with_input() -> None:
-    prompt = render(formats.get("alpaca"), talk("Traduis :"), LLAMA, input="Le chat dort.")
-    assert prompt.text == (
-        ALPACA_INPUT + "\n\n### Instruction:\nTraduis :\n\n### Input:\nLe chat dort.\n\n### Response:\n"
-    )
-
 
 STATES = [
     ("vigogne-chat-v2", "<|system|>: \n<|user|>: u\n<|assistant|>:", "<|user|>: u\n<|assistant|>:"),
@@ -119,7 +43,7 @@ def test_states_of_the_system_message(id: str, empty: str, none: str) -> None:
 @pytest.mark.parametrize("id", formats.ids())
 def test_every_file_is_complete_and_its_example_true(id: str) -> None:
     form = formats.get(id)
-    assert form.description and form.source and form.policy == "rounds"
+    assert form.description and form.source and form.policy in formats.POLICIES
     system = System("text", "Réponds en français.") if "Réponds en français." in form.example else None
     conversations = [talk(*TURNS[:1]), talk(*TURNS[:3]), talk("Donne un exemple.")]
     assert form.example in [render(form, turns, LLAMA, system=system).text for turns in conversations]
@@ -129,6 +53,12 @@ def test_a_format_ends_its_answers() -> None:
     assert formats.stops(formats.get("vigogne-chat-v2"), None) == ("<|user|>", "<|assistant|>", "<|system|>")
     assert formats.stops(formats.get("llama-2"), ("FIN", "[INST]")) == ("FIN", "[INST]")
     assert formats.stops(formats.get("raw"), None) == ()
+
+
+def test_what_is_done_to_an_answer() -> None:
+    assert formats.postprocess(formats.get("cv-chat"), " a\ufffdb ") == "ab "
+    assert formats.postprocess(formats.get("cv-chat"), " \ufffdb", begun=True) == " b"
+    assert formats.postprocess(formats.get("raw"), " a\ufffd") == " a\ufffd"
 
 
 def test_adding_a_format_is_adding_a_file() -> None:
@@ -169,7 +99,7 @@ def test_a_bad_file_is_named_and_the_others_work(text: str | bytes, reason: str)
 
 def test_an_unknown_format_names_the_nearest() -> None:
     with pytest.raises(NotFoundError) as error:
-        formats.get("vigogne-chat-v3")
+        formats.get("vigogne-chat-v22")
     assert "vigogne-chat-v2" in error.value.hint
 
 

@@ -1,5 +1,6 @@
 """No text of a message becomes a control token, in any format, and nothing else about the prompt changes."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -40,7 +41,7 @@ def test_no_text_becomes_a_control_token(form: Format, info, turns: list[str], s
     expected = render(form, [Message("system", "-" if system else ""), *talk(*harmless)], info)
     assert controls(given_, info) == controls(expected, info)
     plain = render(form, [Message("system", system), *talk(*turns)], replace(info, specials=()))
-    assert plain.text in (given_.text, given_.text.removeprefix("<s>"))  # unguarded, a typed <s> passes for BOS
+    assert plain.text in (given_.text, re.sub(r"\A(<s>)+", "", given_.text))  # unguarded, a typed <s> passes for BOS
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.id)

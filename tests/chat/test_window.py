@@ -10,7 +10,7 @@ from vigtui.chat import formats
 from vigtui.chat.formats import Format, System
 from vigtui.chat.render import render
 from vigtui.chat.window import Fitted, budget, fit
-from vigtui.core.errors import ContextError, FormatError
+from vigtui.core.errors import ContextError
 
 from .toy import LLAMA, talk, tokens
 
@@ -137,9 +137,3 @@ def test_the_budget_leaves_room_for_the_answer() -> None:
     assert budget(1024) == 768
     assert budget(4096, 100) == 3996
     assert budget(4096, 4000) == 3072
-
-
-def test_a_policy_from_the_future_is_refused() -> None:
-    form = Format(id="x", template="", policy="tail-chars")
-    with pytest.raises(FormatError, match="tail-chars"):
-        fit(form, talk("a"), LLAMA, count, 100)

@@ -227,7 +227,7 @@ def test_what_was_cut_is_told(echo: Run) -> None:
     done = echo("-c", "-p", "a new one", "--max-memory", "1", "--json")
     assert done.returncode == 0
     assert len(json.loads(done.stdout)["truncated"]) == 2
-    assert "2 older messages" in done.stderr
+    assert "2 oldest messages" in done.stderr
 
 
 def test_what_does_not_fit_is_refused(echo: Run, run: Run) -> None:

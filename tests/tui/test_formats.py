@@ -83,12 +83,13 @@ def test_a_limit_needs_a_model(run: Run, talk: str) -> None:
 def test_the_doctor_explains_the_embedded_model(run: Run) -> None:
     done = run("doctor", "vigogneau", "--ask", "Qui es-tu ?", "--json")
     report = json.loads(done.stdout)
-    assert done.returncode == 0 and report["findings"] == [] and report["answer"]["clean"]
+    assert done.returncode == 0 and report["findings"] == [] and report["answer"]["text"]
     assert report["format"] == "vigogne-chat-v2" and report["origin"] == "record"
     assert "".join(one["text"] for one in report["pieces"]) == report["prompt"]
     plain = run("doctor", "vigogneau", "--try-formats").stdout
     assert "\x1b" not in plain and "Nothing is wrong with this prompt." in plain
-    assert plain.index("vigogne-chat-v2      yes") < plain.index("vicuna-v1.1")
+    ranked = plain[plain.index("Formats, the cleanest first") :]
+    assert ranked.index("vigogne-chat-v2") < ranked.index("vicuna-v1.1")
 
 
 def test_the_doctor_catches_a_damaged_template(run: Run, tmp_path: Path) -> None:

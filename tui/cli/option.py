@@ -46,7 +46,10 @@ def _what() -> tuple[Decorator, ...]:
         click.option("--lora", multiple=True, metavar="REF[=SCALE]", help=_("Apply this adapter; may be repeated.")),
         click.option("--backend", metavar="NAME", help=_("Engine to use; `vigtui doctor` lists them.")),
         click.option(
-            "--max-memory", type=click.IntRange(min=1), metavar="N", help=_("Send at most N tokens of history.")
+            "--max-memory",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help=_("Send at most N tokens of history (characters, with formats that cut at characters)."),
         ),
         click.option("--no-stdin", is_flag=True, help=_("Do not read stdin.")),
     )

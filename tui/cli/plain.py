@@ -49,7 +49,7 @@ class Plain:
         print(emphasis(line(talk.label()), "1"))
         if talk.model.embedded and terminal.first_time("guide"):
             print(_("vigogneau is a tiny guide to vigtui: it knows this program and little else."))
-            print(_("For a real model, download a GGUF file, then `vigtui add FILE` and `vigtui run NAME`."))
+            print(_("For a real model: `vigtui pull vigogne-2-7b-chat`, then `vigtui run vigogne-2-7b-chat`."))
         for notice in talk.notices:
             terminal.complain(notice)
         if talk.session.persona and talk.session.persona.greeting:

@@ -83,10 +83,13 @@ def _messages(file: Any) -> "list[Message]":
         found = json.load(file)
     except (ValueError, RecursionError) as error:
         raise UsageError(_("The messages cannot be read: {reason}.").format(reason=error), hint) from error
-    pairs = [(one.get("role"), one.get("content")) for one in found if isinstance(one, dict)] if found else []
-    if not isinstance(found, list) or len(pairs) < len(found) or not all(isinstance(t, str) for p in pairs for t in p):
+    if not isinstance(found, list) or not all(map(_is_message, found)):
         raise UsageError(_("These are no messages."), hint)
-    return [Message(role, content) for role, content in pairs]
+    return [Message(one["role"], one["content"]) for one in found]
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("role", "content"))
 
 
 def _plain_info() -> "ModelInfo":

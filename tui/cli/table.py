@@ -11,6 +11,8 @@ from ...core.i18n import LANGUAGES, _
 
 COMMANDS: dict[str, str] = {
     "run": "chat:run",
+    "pull": "pull:pull",
+    "search": "search:search",
     "list": "listing:list_models",
     "ls": "listing:list_models",
     "ps": "listing:ps",
@@ -36,9 +38,7 @@ ANNOUNCED = (
     "convert",
     "merge",
     "personas edit",
-    "pull",
     "quantize",
-    "search",
     "serve",
     "sessions export",
     "sessions import",
