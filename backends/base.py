@@ -118,7 +118,8 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model is. Lengths in tokens, `parameters` a count, `specials` all texts of control tokens."""
+    """What a loaded model is. Lengths in tokens, `parameters` a count, `specials` all texts of control tokens, `ends`
+    those that end an answer."""
 
     backend: str
     architecture: str
@@ -133,6 +134,7 @@ class ModelInfo:
     eos: str = ""
     adds_bos: bool = True
     specials: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
     chat_template: str | None = None
 
 
@@ -255,6 +257,25 @@ class Backend(ABC):
     def score(self, tokens: Sequence[int]) -> "Iterator[np.ndarray]":
         """Yield, for each token, float32 logits (n_vocab,) of the one after it. In-process engines only."""
         raise self._refusal("score")
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Give the text of each token: what it adds to a text, the name of a special token, <0xNN> for every byte of
+        half a character. Raises BackendError for an id outside the vocabulary."""
+        raise self._refusal("pieces")
+
+    def likelihood(self, tokens: Sequence[int], start: int) -> list[float]:
+        """Give the natural logarithm of the probability of each of `tokens[start:]` after those before it; 1 ≤ start.
+
+        Needs what `score` needs.
+        """
+        import numpy as np  # only for measurements
+
+        found: list[float] = []
+        for place, logits in enumerate(self.score(tokens), 1):
+            if start <= place < len(tokens):
+                top = logits.max()
+                found.append(float(logits[tokens[place]] - top - np.log(np.exp(logits - top).sum())))
+        return found
 
     def without_effect(self, wanted: Generation) -> Iterator[Notice]:
         """Yield a Notice for every field of `wanted` that this backend or mode cannot honour."""

@@ -106,6 +106,12 @@ class Child:
             fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
             self._send(request, event={"type": type(event).__name__.lower(), **fields})
 
+    def _do_pieces(self, request: dict[str, Any]) -> list[str]:
+        return self._backend.pieces(request["tokens"])
+
+    def _do_likelihood(self, request: dict[str, Any]) -> list[float]:
+        return self._backend.likelihood(request["tokens"], request["start"])
+
     def _do_adapt(self, request: dict[str, Any]) -> None:
         self._backend.adapt([(Path(path), scale) for path, scale in request["adapters"]])
 

@@ -21,7 +21,7 @@ class EchoBackend(Backend):
     """
 
     name: ClassVar[str] = "echo"
-    supports: ClassVar[frozenset[str]] = frozenset({"max_tokens", "stop", "seed", "adapters"})
+    supports: ClassVar[frozenset[str]] = frozenset({"max_tokens", "stop", "seed", "adapters", "pieces"})
 
     def __init__(self, replies: Sequence[str] = (), delay: float = 0.0, context: int = 1024) -> None:
         self.info = None
@@ -47,6 +47,7 @@ class EchoBackend(Backend):
             bos="<s>",
             eos="</s>",
             specials=("</s>", "<s>"),
+            ends=("</s>",),
         )
         return self.info
 
@@ -59,6 +60,10 @@ class EchoBackend(Backend):
 
     def _id(self, word: str, trusted: bool) -> int:
         return self._vocabulary.setdefault((word, trusted), len(self._vocabulary))
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        words = {number: word for (word, _trusted), number in self._vocabulary.items()}
+        return [words[token] for token in tokens]
 
     def stream(self, prompt: Prompt, generation: Generation, stop: Stop) -> Iterator[Event]:
         self.prompts.append(prompt)

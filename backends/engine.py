@@ -183,6 +183,12 @@ class Engine(Backend):
     def tokenize(self, prompt: Prompt) -> list[int]:
         return self._call("tokenize", prompt=prompt)
 
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        return self._call("pieces", tokens=list(tokens))
+
+    def likelihood(self, tokens: Sequence[int], start: int) -> list[float]:
+        return self._call("likelihood", tokens=list(tokens), start=start)
+
     def stream(self, prompt: Prompt, generation: Generation, stop: Stop) -> Iterator[Event]:
         for answer in self._ask("stream", stop, prompt=prompt, generation=generation):
             if "event" in answer:

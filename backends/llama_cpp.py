@@ -57,7 +57,7 @@ class LlamaCppBackend(Backend):
         {
             "max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
             "repetition_window", "no_repeat_ngram_size", "presence_penalty", "frequency_penalty", "seed", "stop",
-            "stop_token_ids", "banned_strings", "json_schema", "grammar", "adapters", "state", "score",
+            "stop_token_ids", "banned_strings", "json_schema", "grammar", "adapters", "state", "score", "pieces",
         }
     )  # fmt: skip
 
@@ -183,6 +183,7 @@ class LlamaCppBackend(Backend):
             eos=vocabulary.text_of(vocabulary.eos),
             adds_bos=vocabulary.adds_bos,
             specials=vocabulary.specials,
+            ends=vocabulary.ends,
             chat_template=template.decode("utf-8", "replace") if template else None,
         )
 
@@ -406,6 +407,15 @@ class LlamaCppBackend(Backend):
             "adapters": [list(pair) for pair in self._adapters],
         }
 
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        self._known(tokens)
+        return [self._vocabulary.shown(token) for token in tokens]
+
+    def _known(self, tokens: Sequence[int]) -> None:
+        """Refuse ids that would end the process."""
+        if any(not 0 <= token < self._vocabulary.size for token in tokens):
+            raise BackendError(_("A token id lies outside the vocabulary."))
+
     # Scores
 
     def score(self, tokens: Sequence[int]) -> "Iterator[np.ndarray]":
@@ -413,8 +423,7 @@ class LlamaCppBackend(Backend):
         import numpy as np  # only for measurements
 
         native, size = self._native, self._vocabulary.size
-        if any(not 0 <= token < size for token in tokens):
-            raise BackendError(_("A token id lies outside the vocabulary."))
+        self._known(tokens)
         self._room(len(tokens))
         with self._lock:
             self._forget_after(0)

@@ -47,6 +47,11 @@ class Vocabulary:
         return tuple(sorted(filter(None, self._specials), key=len, reverse=True))
 
     @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """The texts of the tokens that end an answer."""
+        return tuple(sorted(map(self.text_of, self.end_ids)))
+
+    @cached_property
     def _guarded(self) -> frozenset[int]:
         unknown = (i for i, attributes in self._attributes.items() if attributes & _UNKNOWN)
         return frozenset(self._attributes) - frozenset(unknown)
@@ -74,6 +79,17 @@ class Vocabulary:
             self._buffer = ctypes.create_string_buffer(-length)
             return self._piece(token)
         return self._buffer.raw[:length]
+
+    def shown(self, token: int) -> str:
+        """Give the text of `token` for people: that of its piece, its name, or its bytes as <0xNN>."""
+        data = self.piece(token)
+        try:
+            return data.decode("utf-8") if data and not self._named(token) else self.text_of(token)
+        except UnicodeDecodeError:
+            return "".join(f"<0x{byte:02X}>" for byte in data)
+
+    def _named(self, token: int) -> bool:
+        return token in self._attributes or token in self.end_ids
 
     def encode(self, text: str, special: bool) -> list[int]:
         """Give the ids of `text` without BOS; with `special`, texts of special tokens become those tokens."""

@@ -1,10 +1,12 @@
 """What every backend promises. A backend's test class inherits `BackendContract` and gives an `engine` fixture."""
 
 import dataclasses
+import re
 import threading
 from collections.abc import Iterator
 
 import pytest
+from vigtui.backends import backend_class
 from vigtui.backends.base import Backend, Done, Event, Generation, Notice, Prefill, Prompt, Text
 from vigtui.core.errors import ContextError, UsageError
 
@@ -135,6 +137,26 @@ class BackendContract:
             pytest.skip("this model adds no BOS")
         first = engine.tokenize(plain("a"))[0]
         assert engine.tokenize(plain(engine.info.bos + "a")).count(first) == 1
+
+    def test_pieces_are_the_texts_of_tokens(self, engine: Backend) -> None:
+        if "pieces" not in engine.supports:
+            pytest.skip("this engine has no pieces")
+        assert engine.info is not None
+        prompt = chat(f"Ça va ? 🦙{engine.info.eos}")
+        ids = engine.tokenize(prompt)
+        pieces = engine.pieces(ids)
+        assert len(pieces) == len(ids)
+        assert engine.info.eos in pieces and engine.info.eos in engine.info.ends
+        whole = re.sub(r"(?:<0x[0-9A-F]{2}>)+", lambda run: bytes.fromhex(run[0][3:-1].replace("><0x", "")).decode(),
+                       "".join(pieces).removeprefix(engine.info.bos))  # fmt: skip
+        assert whole.replace(" ", "") == prompt.text.replace(" ", "")  # SentencePiece adds some
+
+    def test_likelihoods_are_logarithms_of_probabilities(self, engine: Backend) -> None:
+        if "score" not in backend_class(engine.name).supports:
+            pytest.skip("this engine does not score")
+        ids = engine.tokenize(chat("Bonjour"))
+        found = engine.likelihood(ids, 3)
+        assert len(found) == len(ids) - 3 and all(value <= 0.0 for value in found)
 
     def test_a_prompt_that_does_not_fit_is_refused(self, engine: Backend) -> None:
         assert engine.info is not None
