@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-ALL = ("startup", "decode", "prefix", "formats", "registry", "guide", "app")
+ALL = ("startup", "decode", "prefix", "formats", "registry", "pull", "guide", "app")
 
 
 def main() -> None:

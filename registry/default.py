@@ -25,3 +25,11 @@ def among(known: Sequence[Record]) -> str | None:
         return resolve(None).ref
     except VigtuiError:
         return None
+
+
+def forget(ref: str) -> bool:
+    """Make the embedded model the default again where `ref` was; tell whether it was."""
+    was = config.get("default_model") == ref
+    if was:
+        config.put("default_model", EMBEDDED)
+    return was

@@ -27,8 +27,14 @@ def sha256(path: Path, progress: Progress = silent) -> str:
     if isinstance(known, list) and known[:3] == state:
         return str(known[3])
     digest = _digest(path, stat.st_size, progress)
-    config.write(paths.cache() / "hashes.json", json.dumps({**_load(), key: [*state, digest]}, indent=0))
+    _keep(key, state, digest)
     return digest
+
+
+def remember(path: Path, digest: str) -> None:
+    """Keep the hash of a file that was hashed while it was written."""
+    stat = path.stat()
+    _keep(str(path.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ino], digest)
 
 
 def fingerprint(record: Record, progress: Progress = silent) -> str:
@@ -38,6 +44,10 @@ def fingerprint(record: Record, progress: Progress = silent) -> str:
         return digests[0][0]
     listing = "".join(f"{digest}  {name}\n" for digest, name in digests)
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _keep(key: str, state: list[int], digest: str) -> None:
+    config.write(paths.cache() / "hashes.json", json.dumps({**_load(), key: [*state, digest]}, indent=0))
 
 
 def _load() -> dict[str, object]:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -106,6 +107,24 @@ def read(path: Path) -> Header:
         return _Reader(file, path).header()
 
 
+def beginning(data: bytes) -> dict[str, Value | list[int]]:
+    """Give the keys that the first bytes of a GGUF file hold; of an array that goes on behind them, its count."""
+    reader = _Reader(BytesIO(data), Path(), len(data))
+    found: dict[str, Value | list[int]] = {}
+    with suppress(FormatError):
+        for _index in range(reader.counts()[2]):
+            key, kind = reader.string(), reader.unpack("I")
+            reader.array = None
+            try:
+                found[key] = reader.value(kind)
+            finally:
+                if reader.array:
+                    found[key] = reader.array
+            if reader.array and _short(reader.array):
+                found[key] = reader.integers(reader.array)
+    return found
+
+
 def tokens(header: Header) -> Iterator[bytes]:
     """Yield each token of the vocabulary as it stands in the file."""
     array = header.metadata.get("tokenizer.ggml.tokens")
@@ -123,7 +142,7 @@ def integers(header: Header, endings: tuple[str, ...]) -> dict[str, list[int]]:
     arrays = {
         key: value
         for key, value in header.metadata.items()
-        if isinstance(value, Array) and key.endswith(endings) and value.kind in (4, 5, 10, 11) and value.count <= 4096
+        if isinstance(value, Array) and key.endswith(endings) and _short(value)
     }
     if not arrays:
         return {}
@@ -132,25 +151,32 @@ def integers(header: Header, endings: tuple[str, ...]) -> dict[str, list[int]]:
         reader.start(header.version, header.big_endian)
         found: dict[str, list[int]] = {}
         for key, array in arrays.items():
-            reader.seek(array.at)
-            found[key] = [reader.unpack(SCALARS[array.kind]) for _index in range(array.count)]
+            found[key] = reader.integers(array)
     return found
+
+
+def _short(array: Array) -> bool:
+    """Tell whether an array can hold one integer a layer."""
+    return array.kind in (4, 5, 10, 11) and array.count <= 4096
 
 
 class _Reader:
     """A window over the file that moves forward; every length is checked against the file's end."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self.file, self.path, self.size = file, path, path.stat().st_size
+    def __init__(self, file: BinaryIO, path: Path, size: int | None = None) -> None:
+        self.file, self.path, self.size = file, path, path.stat().st_size if size is None else size
+        self.array: Array | None = None
         self.budget = 6 * TEXT
         self.at, self.base, self.data = 0, 0, b""
+        self.big_endian = False
         self.start(3, False)
 
     def start(self, version: int, big_endian: bool) -> None:
         order = ">" if big_endian else "<"
         self.order, self.count = order, struct.Struct(order + ("I" if version == 1 else "Q"))
 
-    def header(self) -> Header:
+    def counts(self) -> tuple[int, int, int]:
+        """Give the version and how many tensors and keys the file claims."""
         if self.take(4) != b"GGUF":
             raise self.damaged()
         version = int.from_bytes(self.take(4), "little")
@@ -159,16 +185,21 @@ class _Reader:
             version = int.from_bytes(version.to_bytes(4, "little"), "big")
         if version not in (1, 2, 3):
             raise self.damaged()
+        self.big_endian = big_endian
         self.start(version, big_endian)
         n_tensors, n_keys = self.length(), self.length()
         if n_tensors > ENTRIES or n_keys > ENTRIES:
             raise self.damaged()
+        return version, n_tensors, n_keys
+
+    def header(self) -> Header:
+        version, n_tensors, n_keys = self.counts()
         metadata = dict(self.pair() for _index in range(n_keys))
         tensors = tuple(self.tensor() for _index in range(n_tensors))
         if len(metadata) != n_keys or len({tensor.name for tensor in tensors}) != n_tensors:
             raise self.damaged()
         expected = self.end(metadata, tensors)
-        return Header(self.path, version, big_endian, metadata, tensors, expected, self.size)
+        return Header(self.path, version, self.big_endian, metadata, tensors, expected, self.size)
 
     def pair(self) -> tuple[str, Value]:
         key = self.string()
@@ -182,7 +213,7 @@ class _Reader:
         if kind != ARRAY:
             raise self.damaged()
         item, count = self.unpack("I"), self.length()
-        array = Array(item, count, self.at)
+        self.array = array = Array(item, count, self.at)
         if item == STRING and count <= ITEMS:
             self.skip_strings(count)
         elif item in SCALARS:
@@ -190,6 +221,10 @@ class _Reader:
         else:
             raise self.damaged()
         return array
+
+    def integers(self, array: Array) -> list[int]:
+        self.seek(array.at)
+        return [self.unpack(SCALARS[array.kind]) for _index in range(array.count)]
 
     def tensor(self) -> Tensor:
         name, dimensions = self.string(), self.unpack("I")

@@ -129,9 +129,9 @@ def search(words: str, limit: int = 20) -> list[Found]:
         ]
 
 
-def small(name: str, commit: str, file: str) -> bytes:
-    """Give a small file's bytes (at most 1 MiB), without keeping it. Raises NotFoundError or NetworkError."""
-    with fetch(locate(name, commit, file), 0, _SMALL) as (_at, blocks):
+def small(name: str, commit: str, file: str, most: int = _SMALL) -> bytes:
+    """Give the first `most` bytes of a file, without keeping them. Raises NotFoundError or NetworkError."""
+    with fetch(locate(name, commit, file), 0, most) as (_at, blocks):
         return b"".join(blocks)
 
 

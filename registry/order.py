@@ -1,20 +1,21 @@
 """What a pull will fetch, worked out before the first byte."""
 
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..core import paths
-from ..core.errors import CapacityError, FormatError, NotFoundError, UsageError
+from ..core.errors import FormatError, NotFoundError, UsageError
 from ..core.i18n import _
-from . import branch, catalogue, hub, memory
+from . import branch, catalogue, forecast, hub
+from . import plan as planning
 from .choose import choose
 from .describe import describe
 from .forms import Option, quantization
-from .record import KINDS, Record
+from .plan import Plan, Shape
+from .record import KINDS, Record, same
 from .reference import Reference, parse
 from .store import Registry
 
@@ -23,8 +24,9 @@ from .store import Registry
 class Order:
     """A pull, ready to start: the record that it will publish as far as it is known, and the files to fetch.
 
-    `options` are the other builds in the repository and `branches` the tags of other GPTQ builds, both chosen with
-    ORG/REPO:TAG; `base` is the repository that an adapter needs and that is not here yet. `notices` are for people.
+    `options` are the builds in the repository and `branches` the tags of other GPTQ builds, both chosen with
+    ORG/REPO:TAG; `base` is the repository that an adapter needs and that is not here yet. `notices` are for people,
+    `asks` tells whether its licence excludes some uses. `shape` is None until it is read.
     """
 
     reference: Reference
@@ -37,6 +39,8 @@ class Order:
     base: str = ""
     location: hub.Location | None = None
     notices: tuple[str, ...] = ()
+    asks: bool = False
+    shape: Shape | None = None
 
     @property
     def size(self) -> int:
@@ -46,6 +50,8 @@ class Order:
     @property
     def missing(self) -> int:
         """Bytes that are still to be fetched, less the parts of earlier pulls where they can be known."""
+        if self.repository:
+            return forecast.missing(self.repository, self.commit, self.files)
         return sum(file.size - min(file.size, self._present(file)) for file in self.files)
 
     def place(self, etag: str, file: hub.RemoteFile) -> Path:
@@ -55,21 +61,27 @@ class Order:
             return paths.models() / "downloads" / self.record.name / (f"{key}-{file.name}" if key else file.name)
         return hub.folder(self.repository) / "blobs" / etag
 
+    def plans(self, context: int | None = None) -> list[Plan]:
+        """Give what each build of the repository needs, this one among them, at `context` tokens."""
+        if self.location:
+            choices = [(self.record.tag or self.files[0].name, self.size, self.missing)]
+            return planning.table(choices, self.shape, forecast.machine(paths.models()), context)
+        return forecast.plans(self.repository, self.commit, self.options, self.shape, context)
+
+    def plan(self) -> Plan | None:
+        """Give what the build to fetch needs; None for what lies on this disk."""
+        files = [option.files for option in self.options]
+        return self.plans()[files.index(self.files) if self.files in files else 0] if self.files else None
+
     def _present(self, file: hub.RemoteFile) -> int:
-        if self.repository and (hub.folder(self.repository) / "snapshots" / self.commit / file.name).exists():
-            return file.size
         etag = self.location.etag if self.location else file.sha256
-        if not etag:
-            return 0
-        whole = self.place(etag, file)
-        part = whole.with_name(whole.name + ".vigtui")
-        return file.size if whole.exists() else part.stat().st_size if part.exists() else 0
+        return forecast.present(self.place(etag, file), file.size) if etag else 0
 
 
-def prepare(text: str, name: str | None = None) -> Order:
+def prepare(text: str, name: str | None = None, force: bool = False) -> Order:
     """Give what `vigtui pull TEXT` will fetch; `name` is that of --name. Asks the hub, fetches nothing.
 
-    Raises UsageError, NotFoundError, NetworkError, FormatError, and CapacityError when the disk has not the room.
+    Raises UsageError, NotFoundError, NetworkError, FormatError, and unless `force` CapacityError when it does not fit.
     """
     wanted = parse(text)
     if wanted.path:
@@ -77,8 +89,40 @@ def prepare(text: str, name: str | None = None) -> Order:
     order = _address(wanted) if wanted.url else _repository(wanted)
     order = replace(order, record=_named(order.record, name))
     _refuse_a_clash(order.record)
-    _refuse_a_full_disk(order)
+    if not force:
+        require(order)
     return order
+
+
+def held(text: str) -> Record | None:
+    """Give the model that pulling `text` once brought here, as far as that is known without asking the hub."""
+    wanted = parse(text)
+    for one in Registry().all():
+        source = one.source.partition("@")[0].casefold()
+        revisions = (one.made_with.get("revision"), one.source.rpartition("@")[2])
+        if (
+            source == wanted.repository.casefold() != ""
+            and wanted.tag.casefold() in ("", one.tag.casefold())
+            and (wanted.revision or "main") in revisions
+            and (not wanted.file or wanted.file in [file.path.name for file in one.files])
+        ):
+            return one
+    return None
+
+
+def weighed(order: Order) -> Order:
+    """Give the order with the model's shape, for which the head of one of its files is read."""
+    if order.shape or not order.repository:
+        return order
+    read = forecast.shape(order.repository, order.commit, order.record.kind, order.files)
+    return replace(order, shape=read)
+
+
+def require(order: Order) -> None:
+    """Raise CapacityError when the disk has not the room, or the memory not even for a short context."""
+    plan = order.plan()
+    if plan and not (plan.fits or (plan.fits_disk and plan.longest)):
+        planning.require(plan, order.record.ref)
 
 
 def _repository(wanted: Reference) -> Order:
@@ -87,10 +131,17 @@ def _repository(wanted: Reference) -> Order:
         raise NotFoundError(entry.caution(), entry.note())
     wanted, branches = branch.chosen(wanted, entry)
     held = hub.repository(wanted.repository, wanted.revision)
-    choice = choose(held, wanted, memory.available())
+    if held.gated and held.files:
+        hub.locate(held.name, held.commit, max(held.files, key=lambda file: file.size).name)
+    shape: Shape | None = None
+
+    def weigh(kind: str, options: tuple[Option, ...]) -> list[Plan]:
+        nonlocal shape
+        shape = forecast.shape(held.name, held.commit, kind, options[0].files)
+        return forecast.plans(held.name, held.commit, options, shape)
+
+    choice = choose(held, wanted, weigh)
     _refuse_a_kind(choice.kind, held, entry)
-    if held.gated:
-        hub.locate(held.name, held.commit, choice.option.files[0].name)
     entry = catalogue.lookup(held.name, wanted.revision or "main", choice.option.files[0].name) or entry
     base = _base(held, choice.kind, choice.option, entry)
     return Order(
@@ -103,6 +154,8 @@ def _repository(wanted: Reference) -> Order:
         branches,
         "" if not base or _known(base) else base,
         notices=_notices(held, wanted, entry, choice.kind),
+        asks=bool(entry and entry.restriction == "research"),
+        shape=shape,
     )
 
 
@@ -186,8 +239,10 @@ def _refuse_a_kind(kind: str, held: hub.Repository, entry: catalogue.Entry | Non
         return
     builds = catalogue.builds(entry, "gguf") if entry else []
     raise FormatError(
-        _("{name} holds GGML files of 2023, which no program of today reads.").format(name=held.name),
-        _("Pull {name} instead.").format(name=builds[0].repository) if builds else _("Look for a GGUF build of it."),
+        _("{name} holds GGML files of 2023, which llama.cpp stopped reading in August 2023.").format(name=held.name),
+        _("Its GGUF build is {name}: vigtui pull {name}").format(name=builds[0].repository)
+        if builds
+        else _("Look for a GGUF build of it: `vigtui search WORDS`."),
     )
 
 
@@ -205,27 +260,6 @@ def _refuse_a_clash(new: Record) -> None:
             raise UsageError(
                 _("There is already a model {name}.").format(name=new.ref), _("Give another name with --name.")
             )
-
-
-def same(old: Record, new: Record) -> bool:
-    """Tell whether two records are of the same repository and revision, at whatever commit, or of the same address."""
-    revisions = [one.made_with.get("revision") for one in (old, new)]
-    sources = [one.source.partition("@")[0] if "://" not in one.source else one.source for one in (old, new)]
-    return revisions[0] == revisions[1] and sources[0] == sources[1]
-
-
-def _refuse_a_full_disk(order: Order) -> None:
-    folder = paths.models() if order.location else hub.cache()
-    while not folder.exists():
-        folder = folder.parent
-    free, missing = shutil.disk_usage(folder).free, order.missing
-    if missing > free:
-        raise CapacityError(
-            _("{name} needs {size} MB more, and only {free} MB are free at {folder}.").format(
-                name=order.record.ref, size=missing >> 20, free=free >> 20, folder=folder
-            ),
-            _("Make room, choose a smaller quantization, or set HF_HOME to another disk."),
-        )
 
 
 def _slug(text: str) -> str:

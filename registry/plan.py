@@ -217,11 +217,12 @@ def table(
     """
     plans = [plan(label, weights, shape, machine, context, fetch) for label, weights, fetch in choices]
     fitting = [one for one in plans if one.fits]
-    best = min(fitting, key=_distance, default=None)
+    best = min(fitting, key=distance, default=None)
     return [replace(one, recommended=one is best) for one in plans]
 
 
-def _distance(one: Plan) -> tuple[int, bool, int]:
+def distance(one: Plan) -> tuple[int, bool, int]:
+    """Give how far a plan's quantization is from Q4_K_M, to sort by."""
     named = re.search(r"(?i)(?:I?Q|F)(\d+)", one.label)
     return abs((int(named[1]) if named else 16) - 4), one.label.upper() != "Q4_K_M", -one.weights
 

@@ -14,7 +14,7 @@ from . import hashes, hub, unfinished
 from .check import refusal
 from .describe import describe
 from .kind import MODELS
-from .order import Order, same
+from .order import Order
 from .record import File, Record
 from .refusal import Interrupted
 from .sniff import sniff
@@ -60,7 +60,7 @@ def fetch(order: Order, observe: Observe = lambda _step: None, stop: Stop = lamb
     if order.repository:
         _remember(order)
     record = _finished(order, files)
-    record = _publish(replace(record, origin="pulled" if kept.ours(files) else "adopted"))
+    record = Registry().publish(replace(record, origin="pulled" if kept.ours(files) else "adopted"))
     unfinished.end(record.ref)
     return record
 
@@ -140,6 +140,7 @@ def _bring(order: Order, file: hub.RemoteFile, meter: _Meter, kept: _Journal, st
         link = target.path
         if order.repository:
             link = _patiently(lambda: hub.link(order.repository, order.commit, file.name), meter, stop)
+        hashes.remember(link, digest)
     _refuse_another(file, digest, link)
     meter.end()
     return File(link, link.stat().st_size, digest)
@@ -214,15 +215,6 @@ def _finished(order: Order, files: tuple[File, ...]) -> Record:
         parameters=seen.parameters,
         quantization=seen.quantization or record.quantization,
         parents=record.parents or seen.parents,
-        generation={**record.generation, **seen.generation},
+        generation={**seen.generation, **record.generation},
         notices=(*record.notices, *seen.notices),
     )
-
-
-def _publish(new: Record) -> Record:
-    """Publish the record in place of the one of an earlier commit."""
-    registry = Registry()
-    for old in registry.all():
-        if old.ref == new.ref and same(old, new) and old.source != new.source:
-            registry.remove(old)
-    return registry.publish(new)

@@ -89,6 +89,15 @@ class Record:
         return self.source not in ("", "vigtui") and not Path(self.source).is_absolute()
 
 
+def same(old: Record, new: Record) -> bool:
+    """Tell whether two records are of the same source: of a repository at one revision, whatever the commit."""
+    if old.source == new.source:
+        return True
+    revisions = [one.made_with.get("revision") for one in (old, new)]
+    repositories = [one.source.partition("@")[0] for one in (old, new)]
+    return None is not revisions[0] == revisions[1] and repositories[0] == repositories[1]
+
+
 def dump(record: Record) -> str:
     """Give the record as JSON text."""
     return json.dumps({"version": VERSION, **asdict(record)}, ensure_ascii=False, indent=2, default=str) + "\n"

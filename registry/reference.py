@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from ..core.errors import UsageError
+from ..core.errors import NotFoundError, UsageError
 from ..core.i18n import _
 from . import catalogue
 
@@ -36,7 +36,7 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """Give what `text` refers to. Raises UsageError, with the way to write it, for anything else."""
+    """Give what `text` refers to. Raises UsageError, with the way to write it, NotFoundError for an unknown name."""
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     read: dict[str, Callable[[str], Reference | None]] = {
         "": _name, "hf": _hub, "https": _web, "http": _plain, "file": _file
@@ -58,9 +58,11 @@ def _name(text: str) -> Reference | None:
     if "/" in text:
         return _hub(text)
     name, _colon, tag = text.partition(":")
-    entry = catalogue.named(name) if re.fullmatch(r"[\w.@-]+", name) else None
+    if not re.fullmatch(r"[\w.@-]+", name):
+        return None
+    entry = catalogue.named(name)
     if entry is None:
-        raise UsageError(
+        raise NotFoundError(
             _("{name} is not in the catalogue.").format(name=name),
             _suggestion(catalogue.near(name)),
         )
@@ -68,8 +70,8 @@ def _name(text: str) -> Reference | None:
 
 
 def _from(entry: catalogue.Entry, text: str, tag: str) -> Reference:
-    """Give the entry's repository, or that of its GGUF build when the tag asks for a quantization it has not."""
-    if tag and entry.kind == "full" and (builds := catalogue.conversions(entry, "gguf")):
+    """Give the repository of the entry's GGUF build, which every machine runs, or its own where there is none."""
+    if entry.kind == "full" and (builds := catalogue.conversions(entry, "gguf")):
         entry = builds[0]
     return Reference(text, entry.repository, None if entry.revision == "main" else entry.revision, tag=tag)
 

@@ -68,7 +68,7 @@ def _gated(answer: Any, name: str, endpoint: str) -> NetworkError:
 
 
 def _unknown(name: str) -> NotFoundError:
-    near = catalogue.near(name)
+    near = [one for one in catalogue.near(name) if one.casefold() != name.casefold()]
     hint = _("Did you mean {names}?").format(names=", ".join(near)) if near else _("Check its spelling on the hub.")
     private = _("If it is private, log in with `hf auth login` first.")
     return NotFoundError(_("There is no repository {name} on the hub.").format(name=name), f"{hint} {private}")

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,29 @@ def remove(old: Record) -> Removal:
         for folder in {path.parent for path in done.deleted}:
             _tidy(folder)
     return done
+
+
+def freeable(known: Sequence[Record]) -> tuple[dict[str, int], int]:
+    """Give the bytes that removing each of all models alone would free, by name, and those that removing all would."""
+    users: dict[Path, set[str]] = {}
+    for one in known:
+        for place in _places(one):
+            users.setdefault(place, set()).add(one.ref)
+    damaged, alone = Registry().texts(), dict[str, int]()
+    sizes: dict[Path, int] = {}
+    strange = _used([one for one in known if not one.owned])
+    for one in known:
+        others = {place: min(more) for place in _places(one) if (more := users[place] - {one.ref})}
+        alone[one.ref] = _weigh(one, others, damaged).freed
+        whole = _weigh(one, strange, damaged)
+        sizes |= {path: path.stat().st_size for path in whole.deleted if path.is_file() and not path.is_symlink()}
+    return alone, sum(sizes.values())
+
+
+def _places(one: Record) -> Iterator[Path]:
+    for file in one.files:
+        yield file.path
+        yield file.path.resolve()
 
 
 def _used(others: list[Record]) -> dict[Path, str]:

@@ -16,7 +16,7 @@ from . import builtin, record
 from .check import check
 from .describe import describe
 from .hashes import sha256
-from .record import Record
+from .record import Record, same
 
 
 class Registry:
@@ -71,7 +71,7 @@ class Registry:
         return new
 
     def publish(self, new: Record) -> Record:
-        """Store the record under its name and give it back.
+        """Store the record under its name, in place of one of an earlier commit, and give it back.
 
         What was here before vigtui fetched it stays marked so. Raises UsageError when another model has the name,
         NotFoundError when a file of it is gone.
@@ -144,7 +144,7 @@ class Registry:
 
     def _claim(self, new: Record) -> None:
         old = self._holder(new)
-        if old and old.source != new.source and not (old.files and _paths(old) == _paths(new)):
+        if old and not same(old, new) and not (old.files and _paths(old) == _paths(new)):
             raise _taken(new)
 
     def _holder(self, new: Record) -> Record | None:

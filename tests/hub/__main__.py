@@ -13,12 +13,13 @@ _QUANTIZATIONS = ("Q2_K", "Q4_0", "Q4_K_M", "Q5_K_M", "Q8_0")
 
 
 def stock(hub: Hub) -> None:
-    """Fill `hub` with the embedded model under several names and quantizations, and with one gated repository."""
+    """Fill `hub` with the embedded model under several names, once with 256 MiB behind it, once gated."""
     model = _EMBEDDED if _EMBEDDED.is_file() else _noise(4 << 20)
     builds = {f"vigogne-2-7b-chat.{quantization}.gguf": model for quantization in _QUANTIZATIONS}
     hub.add("TheBloke/Vigogne-2-7B-Chat-GGUF", {"README.md": b"# A stand-in\n", **builds}, card={"license": "llama2"})
     hub.add("demo/vigogneau-gguf", {"vigogneau.Q4_K_M.gguf": model}, card={"license": "apache-2.0"}, downloads=12)
-    hub.add("demo/big", {"big.Q8_0.gguf": _noise(256 << 20)}, card={"license": "apache-2.0"})
+    big = (model.read_bytes() if isinstance(model, Path) else model) + _noise(256 << 20)
+    hub.add("demo/big", {"big.Q8_0.gguf": big}, card={"license": "apache-2.0"})
     hub.add("demo/gated", {"gated.Q4_K_M.gguf": model}, gated="manual", card={"license": "llama2"})
     hub.add("demo/empty", {"README.md": b"# Nothing here\n"})
     hub.user("hf_accepted", {"demo/gated": "accepted"})

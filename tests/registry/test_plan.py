@@ -248,3 +248,16 @@ def test_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_free_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert memory.disk(tmp_path / "a" / "b") > 0
+
+
+def test_the_first_bytes_of_a_file_are_enough_for_its_shape(tmp_path: Path) -> None:
+    data = tiny.write_gguf(tmp_path / "m.gguf").read_bytes()
+    whole = header.read(tmp_path / "m.gguf")
+    shape = plan.from_header(whole)
+    assert shape and plan.from_metadata(header.beginning(data)) == shape
+    tokens = whole.metadata["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, header.Array)
+    assert plan.from_metadata(header.beginning(data[: tokens.at + 50])) == shape
+    for length in range(0, tokens.at, 7):
+        assert header.beginning(data[:length]).keys() <= whole.metadata.keys()
+    assert header.beginning(b"<!DOCTYPE html>") == {}

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from vigtui.core import paths
 from vigtui.core.errors import CapacityError, FormatError, NetworkError, NotFoundError, UsageError, VigtuiError
+from vigtui.registry import hashes, pull
 from vigtui.registry import hub as client
-from vigtui.registry import pull
 from vigtui.registry.order import prepare
 from vigtui.registry.store import Registry
 from vigtui.registry.transfer import Paused
 
 from ..hub import Hub
+from ..tiny import write_gguf
 from . import build
 
 MODEL = build.gguf()
@@ -34,7 +35,9 @@ def test_one_quantization_is_fetched_and_published(hub: Hub) -> None:
     others = {"model.Q4_K_M.gguf": MODEL, "mmproj-f16.gguf": MODEL, "README.md": b"x"}
     commit = hub.add("org/Model-GGUF", {**builds, **others}, card={"license": "mit"})
     order = prepare("org/Model-GGUF")
+    before = len(list(hub.asked("GET", "/cdn/")))
     record = pull.fetch(order)
+    (fetched,) = list(hub.asked("GET", "/cdn/"))[before:]
     assert (record.ref, record.kind, record.licence) == ("model-gguf:Q4_K_M", "gguf", "mit")
     assert (record.source, record.origin) == (f"org/Model-GGUF@{commit}", "pulled")
     assert get("org/Model-GGUF").origin == "pulled"
@@ -43,7 +46,7 @@ def test_one_quantization_is_fetched_and_published(hub: Hub) -> None:
     assert (record.architecture, record.context) == ("llama", 512)
     assert Registry().find("model-gguf") == record
     assert {option.tag for option in order.options} == {"Q2_K", "Q4_K_M", "Q5_K_M", "Q8_0"}
-    assert hub.bytes_of("/cdn/") == len(MODEL)
+    assert fetched.path.endswith("model.Q4_K_M.gguf") and fetched.range == f"bytes=0-{len(MODEL) - 1}"
 
 
 def test_the_hub_s_own_client_finds_what_was_pulled(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +86,29 @@ def test_what_does_not_fit_in_memory_gives_way_to_the_nearest(hub: Hub, monkeypa
     assert prepare("org/m").record.tag == "Q3_K_M"
 
 
+def test_the_context_counts_when_a_build_is_chosen(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = write_gguf(tmp_path / "m.gguf").read_bytes()
+    large = small + bytes(2 << 20)
+    hub.add("org/m", {"m.Q2_K.gguf": small, "m.Q4_K_M.gguf": large})
+    order = prepare("org/m")
+    assert (order.record.tag, order.shape and order.shape.context) == ("Q4_K_M", 2048)
+    needed = {plan.label: plan.memory for plan in order.plans()}
+    assert needed["Q2_K"] > len(large)
+    monkeypatch.setattr("vigtui.registry.memory.available", lambda: needed["Q2_K"] + (1 << 20))
+    assert prepare("org/m").record.tag == "Q2_K"
+    monkeypatch.setattr("vigtui.registry.memory.available", lambda: len(small) - 1)
+    with pytest.raises(CapacityError, match="MB"):
+        prepare("org/m")
+    assert prepare("org/m", force=True).record.tag == "Q4_K_M"
+
+
+def test_a_fresh_pull_is_not_read_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add("org/m", {"m.Q4_K_M.gguf": MODEL})
+    record = get("org/m")
+    monkeypatch.setattr(hashes, "_digest", lambda *_: pytest.fail("read again"))
+    assert hashes.fingerprint(record) == SHA
+
+
 def test_a_split_model_is_followed(hub: Hub) -> None:
     parts = {f"big/m.Q4_K_M-0000{n}-of-00003.gguf": build.gguf(4000, 1, n - 1, 3) for n in (1, 2, 3)}
     hub.add("org/m", {**parts, "m.Q8_0-00001-of-00002.gguf": MODEL})
@@ -110,7 +136,7 @@ def test_a_catalogued_model_brings_its_format_and_values(hub: Hub) -> None:
     shards = {f"pytorch_model-0000{n}-of-00002.bin": build.torch(f"{n}.weight") for n in (1, 2)}
     hub.add("bofenghuang/vigogne-2-7b-chat", {**files, **shards})
     hub.add("bofenghuang/vigogne-2-7b-chat", {**files, **shards, "old.json": b"{}"}, revision="v1.0")
-    new, old = get("vigogne-2-7b-chat"), get("vigogne-2-7b-chat@v1.0")
+    new, old = get("bofenghuang/vigogne-2-7b-chat"), get("vigogne-2-7b-chat@v1.0")
     assert (new.ref, new.format, new.generation["repetition_penalty"]) == ("vigogne-2-7b-chat", "vigogne-chat-v2", 1.1)
     assert (old.ref, old.format) == ("vigogne-2-7b-chat:v1.0", "vigogne-chat-v1")
     assert any("TheBloke/Vigogne-2-7B-Chat-GGUF" in notice for notice in new.notices)
@@ -133,7 +159,7 @@ def test_adapter_days_have_their_own_format(hub: Hub) -> None:
     hub.add("bofenghuang/vigogne-7b-instruct", build.adapter("decapoda-research/llama-7b-hf"), revision="old")
     hub.add("bofenghuang/vigogne-7b-instruct", build.transformers())
     assert prepare("bofenghuang/vigogne-7b-instruct@old").record.format == "vigogne-instruct-v2"
-    assert prepare("vigogne-7b-instruct").record.format == "vigogne-instruct-v3"
+    assert prepare("bofenghuang/vigogne-7b-instruct").record.format == "vigogne-instruct-v3"
 
 
 def test_a_training_checkpoint_is_an_adapter(hub: Hub) -> None:
@@ -322,9 +348,7 @@ def test_stopping_pauses_and_the_same_reference_goes_on(hub: Hub) -> None:
     part = next(client.cache().glob("**/*.vigtui")).stat().st_size
     assert 0 < part < len(MODEL)
     assert prepare("org/m").missing == len(MODEL) - part
-    before = hub.bytes_of("/cdn/")
     assert get("org/m").path.read_bytes() == MODEL
     [*_earlier, last] = hub.asked("GET", "/cdn/")
     assert last.range == f"bytes={part}-{len(MODEL) - 1}"
-    assert hub.bytes_of("/cdn/") - before == len(MODEL) - part
     assert replace(order.record, files=()).ref == "m:Q4_K_M"

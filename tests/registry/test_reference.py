@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from vigtui.core.errors import UsageError
+from vigtui.core.errors import NotFoundError, UsageError
 from vigtui.registry.reference import Reference, parse
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("vigogne-2-7b-chat", {"repository": "bofenghuang/vigogne-2-7b-chat"}),
+        ("vigogne-2-7b-chat", {"repository": "TheBloke/Vigogne-2-7B-Chat-GGUF"}),
         ("Vigogne-2-7B-Chat@v1.0", {"repository": "bofenghuang/vigogne-2-7b-chat", "revision": "v1.0"}),
         ("vigogne-2-7b-chat:Q4_K_M", {"repository": "TheBloke/Vigogne-2-7B-Chat-GGUF", "tag": "Q4_K_M"}),
         (
@@ -39,7 +39,7 @@ def test_what_can_be_written(text: str, wanted: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", " ", "a/b/c", "org/", "/repo", "../x", "ftp://a/b", "hf://", "hf://org", "https://", "https://example.org/",
-     "http://example.org/a.gguf", "https://u:p@example.org/a.gguf", "file://host/a", "no-such-model", "org/repo:", "é",
+     "http://example.org/a.gguf", "https://u:p@example.org/a.gguf", "file://host/a", "org/repo:", "a b",
      "org/re po", "-x/y", "org/repo@:a"],
 )  # fmt: skip
 def test_what_cannot_be_meant_says_what_to_write(text: str) -> None:
@@ -49,5 +49,7 @@ def test_what_cannot_be_meant_says_what_to_write(text: str) -> None:
 
 
 def test_the_nearest_names_are_offered() -> None:
-    with pytest.raises(UsageError, match="vigogne-2-7b-chat"):
+    with pytest.raises(NotFoundError, match="vigogne-2-7b-chat"):
         parse("vigogne-2-7b-caht")
+    with pytest.raises(NotFoundError, match="vigtui search"):
+        parse("no-such-model")

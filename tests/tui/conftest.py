@@ -9,6 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from ..hub.fixture import hub as hub
 from ..tiny import write_gguf
 
 SCRIPT = Path(sys.executable).parent / "vigtui"

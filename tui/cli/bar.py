@@ -26,9 +26,10 @@ class Bar:
 
     def __call__(self, step: Step) -> None:
         if self.live:
-            self._draw(self._text(step)[: shutil.get_terminal_size().columns - 1])
+            self._draw(self.text(step)[: shutil.get_terminal_size().columns - 1])
 
-    def _text(self, step: Step) -> str:
+    def text(self, step: Step) -> str:
+        """Give how far the pull is, on one line."""
         parts = [f"{self._file(step)} {percent(step.done, step.size)}"]
         if len(self.files) > 1:
             parts.append(_("in total {share}").format(share=percent(step.total_done, step.total)))

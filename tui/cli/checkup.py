@@ -60,7 +60,7 @@ def checkup(name: str, form: str | None, question: str, try_formats: bool) -> Ch
         report = doctor.examine(engine, source, messages, override=form, notices=record.notices)
         answer = trial.attempt(engine, report, _never)
         assert engine.info is not None
-        ids = trial.plausible(source, engine.info, _alternatives(record)) if try_formats else []
+        ids = trial.plausible(source, engine.info, alternatives(record)) if try_formats else []
         trials = trial.rank(engine, source, messages, ids, _never)
     return Checkup(record, report, question, answer, trials)
 
@@ -69,7 +69,7 @@ def _never() -> bool:
     return False
 
 
-def _alternatives(record: "Record") -> tuple[str, ...]:
+def alternatives(record: "Record") -> tuple[str, ...]:
     """Give the formats that the catalogue names beside the record's."""
     from ...registry import catalogue
 

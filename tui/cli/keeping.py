@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...core.errors import NotFoundError, UsageError
+from ...core.errors import UsageError
 from ...core.i18n import _
 from . import say
 from .models import facts
@@ -49,20 +49,19 @@ def _meant(names: tuple[str, ...]) -> list[Any]:
     from ...registry.unfinished import partial
 
     found: dict[str, Any] = {}
+    known, unfinished = Registry().all(), partial()
     for name in names:
-        try:
+        pull = next((one for one in unfinished if name in (one.ref, one.ref.partition(":")[0], one.reference)), None)
+        if pull and all(name not in (one.ref, one.name) for one in known):
+            found[f"pull {pull.ref}"] = (pull, pull.done)
+        else:
             one = Registry().find(name)
             found[one.ref] = one
-        except NotFoundError:
-            pull = next((one for one in partial() if name in (one.ref, one.reference)), None)
-            if pull is None:
-                raise
-            found[f"pull {pull.ref}"] = (pull, pull.done)
     return list(found.values())
 
 
 def _perform(removal: "Removal | tuple[Unfinished, int]") -> "Removal | tuple[Unfinished, int]":
-    from ...core import config
+    from ...registry import default
     from ...registry.builtin import EMBEDDED
     from ...registry.remove import remove as drop
     from ...registry.unfinished import discard
@@ -70,8 +69,7 @@ def _perform(removal: "Removal | tuple[Unfinished, int]") -> "Removal | tuple[Un
     if isinstance(removal, tuple):
         return removal[0], discard(removal[0])
     removal = drop(removal.record)
-    if config.get("default_model") == removal.record.ref:
-        config.put("default_model", EMBEDDED)
+    if default.forget(removal.record.ref):
         say(_("It was the default; {name} is it again.").format(name=EMBEDDED))
     return removal
 
@@ -130,5 +128,5 @@ def adopt(dry_run: bool, machine: bool) -> None:
     for one in found:
         if one.reason:
             say(_("{path} stays out: {reason}").format(path=one.candidate.path, reason=one.reason))
-    text = _("{count} models would be registered.") if dry_run else _("{count} models are registered.")
+    text = _("New models that would be registered: {count}.") if dry_run else _("New models registered: {count}.")
     click.echo(text.format(count=len(new)))

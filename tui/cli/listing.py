@@ -73,7 +73,7 @@ def show(model: str, window: int | None, machine: bool) -> None:
     if machine:
         return print_json(_values(known))
     click.echo(emphasis(known.record.ref, "1"))
-    print_rows([(f"  {name}", text) for name, text in _lines(known) if text])
+    print_rows([(f"  {name}", text) for name, text in lines(known) if text])
     for sentence in filter(None, (*known.record.notices, known.problem)):
         say(sentence)
     files = [(f"  {file.path}", size(file.size), file.sha256 or "") for file in known.record.files]
@@ -94,7 +94,8 @@ def _memory(plan: "Plan | None") -> dict[str, Any] | None:
     return {**{name: getattr(plan, name) for name in names}, "free": plan.machine.memory}
 
 
-def _lines(known: "Detail") -> list[tuple[str, str]]:
+def lines(known: "Detail") -> list[tuple[str, str]]:
+    """Give what is known of a model, by name; what is empty is not known."""
     one, plan = known.record, known.plan
     types = ", ".join(f"{kind} {count}" for kind, count in known.types.items())
     need = ""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +38,7 @@ def pull(
         raise UsageError(_("--name is for one model."), _("Pull them one by one."))
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    orders = [_ordered(one, name) for one in dict.fromkeys(references)]
+    orders = [_ordered(one, name) for one in dict.fromkeys(references) if not (offline and _here(one, machine))]
     for order in orders:
         _tell(order, dry_run, machine)
         if not force:
@@ -51,6 +52,16 @@ def _ordered(reference: str, name: str | None) -> "Order":
     from ...registry.order import prepare, weighed
 
     return weighed(prepare(reference, name, force=True))
+
+
+def _here(reference: str, machine: bool) -> bool:
+    """Tell whether the model is here already, and say so; without a network there is no more to find out."""
+    from ...registry.order import held
+
+    record = held(reference)
+    if record and not machine:
+        _tell_end(record, here=True, checked=False)
+    return record is not None
 
 
 def _require(order: "Order", told: bool) -> None:
@@ -87,22 +98,23 @@ def _fetch(order: "Order", machine: bool) -> "Record":
     from ...registry.pull import fetch
     from ...registry.transfer import paused
 
-    here = order.missing == 0
+    here, checked = bool(order.files) and not order.missing, bool(order.repository)
     try:
         with Bar(order.record.ref, [file.name for file in order.files]) as bar:
             record = fetch(order, bar)
     except KeyboardInterrupt:
         raise paused() from None
     if not machine:
-        _tell_end(record, here)
+        _tell_end(record, here, checked)
     for sentence in record.notices:
         if sentence not in order.notices:
             say(sentence)
     return record
 
 
-def _tell_end(record: "Record", here: bool) -> None:
-    text = _("{name} was here already ({size}).") if here else _("{name} is here ({size}), its hashes are right.")
+def _tell_end(record: "Record", here: bool, checked: bool) -> None:
+    text = _("{name} is here, {size}, and whole by its hashes.") if checked else _("{name} is here, {size}.")
+    text = _("{name} was here already, {size}.") if here else text
     said = text.format(name=record.ref, size=size(record.size))
     if record.kind == "gguf":
         said += " " + _("`vigtui run {name}` starts it.").format(name=record.ref)
@@ -119,11 +131,23 @@ def _tell(order: "Order", dry_run: bool, machine: bool) -> None:
     if dry_run and not machine:
         _summary(order)
         _table(order)
-    for sentence in (*order.notices, *_offers(order)):
+    elif order.missing:
+        say(headline(order))
+    for sentence in (*order.notices, *offers(order)):
         say(sentence)
 
 
-def _offers(order: "Order") -> list[str]:
+def headline(order: "Order") -> str:
+    """Give what is fetched from where, in a sentence, and the licence."""
+    source = order.repository or order.record.source
+    text = _("{name} from {source}: {size} to fetch.").format(
+        name=order.record.ref, source=source, size=size(order.missing)
+    )
+    return f"{text} {_('Licence: {licence}.').format(licence=order.record.licence)}" if order.record.licence else text
+
+
+def offers(order: "Order") -> list[str]:
+    """Give what else there is, each in a sentence: a shorter context, other builds, the base model."""
     said = []
     plan = order.plan()
     if plan and not plan.fits and plan.fits_disk and plan.longest:
@@ -140,7 +164,8 @@ def _summary(order: "Order") -> None:
     record = order.record
     rows = [(_("name"), record.ref), (_("from"), record.source), (_("licence"), record.licence)]
     rows += [(_("prompt format"), record.format or "")]
-    rows += [(_("files"), _("{count}, {size}").format(count=len(order.files), size=size(order.size)))]
+    if order.files:
+        rows += [(_("files"), _("{count}, {size}").format(count=len(order.files), size=size(order.size)))]
     rows += [(_("to fetch"), size(order.missing))]
     print_rows([row for row in rows if row[1]])
 
@@ -151,25 +176,34 @@ def _table(order: "Order") -> None:
     if not plans:
         return
     chosen = order.plan()
-    head = ("", _("BUILD"), _("TO FETCH"), _("MEMORY"), _("OF IT KV"), _("LONGEST CONTEXT"), "")
     click.echo()
-    print_rows([head, *(_row(one, one == chosen) for one in plans)])
-    free = plans[0].machine
-    parts = [(_("disk"), free.disk), (_("memory"), free.memory), (_("GPU"), free.gpu)]
+    print_rows([titles(plans), *(row(one, one == chosen) for one in plans)])
+    click.echo(free(plans))
+
+
+def titles(plans: "Sequence[Plan]") -> tuple[str, ...]:
+    """Give the head of the table of plans."""
+    head = ("", _("BUILD"), _("TO FETCH"), _("MEMORY"), _("OF IT KV"), _("LONGEST CONTEXT"), _("LAYERS ON GPU"), "")
+    return head if any(one.gpu_layers is not None for one in plans) else (*head[:6], "", "")
+
+
+def free(plans: "Sequence[Plan]") -> str:
+    """Give the line below the table: the context, what is free here, and what `*` means."""
+    here = plans[0].machine
+    parts = [(_("disk"), here.disk), (_("memory"), here.memory), (_("GPU"), here.gpu)]
     said = ", ".join(f"{name} {size(count)}" for name, count in parts if count is not None)
-    click.echo(
-        _("At a context of {context} tokens. Free: {free}. * is recommended here.").format(
-            context=plans[0].context, free=said
-        )
-    )
+    text = _("At a context of {context} tokens. Free: {free}. * is recommended here.")
+    return text.format(context=plans[0].context, free=said)
 
 
-def _row(one: "Plan", chosen: bool) -> tuple[str, ...]:
+def row(one: "Plan", chosen: bool) -> tuple[str, ...]:
+    """Give the line of a build in the table of plans."""
     mark = "*" if one.recommended else ">" if chosen else ""
     kv, longest = ("–" if one.kv is None else size(one.kv)), ("–" if one.longest is None else str(one.longest))
     trouble = "" if one.fits else _("not enough memory") if one.fits_disk else _("not enough disk")
     memory = f"≈ {size(one.memory)}" if one.kv is not None else f"> {size(one.memory)}"
-    return (mark, one.label, size(one.fetch), memory, kv, longest, trouble)
+    on_gpu = "" if one.gpu_layers is None else f"{one.gpu_layers}/{one.layers}"
+    return (mark, one.label, size(one.fetch), memory, kv, longest, on_gpu, trouble)
 
 
 def _agreed(order: "Order", yes: bool) -> bool:
@@ -193,7 +227,7 @@ def _values(order: "Order") -> dict[str, Any]:
         "source": order.record.source, "licence": order.record.licence, "format": order.record.format,
         "size": order.size, "missing": order.missing, "files": [asdict(file) for file in order.files],
         "plans": [_plan(one, one == chosen) for one in plans], "branches": dict(order.branches), "base": order.base,
-        "notices": [*order.notices, *_offers(order)],
+        "notices": [*order.notices, *offers(order)],
     }  # fmt: skip
 
 

@@ -51,9 +51,7 @@ def _print(known: "list[Entry]", found: "list[Found]") -> None:
         return click.echo(_("No model is called so."))
     if known:
         head = (_("NAME"), _("KIND"), _("TYPE"), _("FOUNDATION"), _("LICENCE"), _("STATUS"))
-        print_rows(
-            [head, *((ref(one), one.kind, one.type, one.foundation, one.licence, _status(one)) for one in known)]
-        )
+        print_rows([head, *((ref(one), one.kind, one.type, one.foundation, one.licence, status(one)) for one in known)])
     if found:
         if known:
             click.echo()
@@ -74,7 +72,8 @@ def ref(one: "Entry") -> str:
     return one.repository + ("" if one.revision == "main" else f"@{one.revision}")
 
 
-def _status(one: "Entry") -> str:
+def status(one: "Entry") -> str:
+    """Give the rank of an entry, and what its licence asks."""
     more = {"research": _("research only"), "accept": _("licence to accept"), "removed": _("removed")}
     status = {
         "recommended": _("recommended"), "legacy": _("legacy"), "pretrained": _("pretrained"),
