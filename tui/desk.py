@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..backends.base import Backend, Event, Generation, LoadOptions, Stop
@@ -23,6 +24,7 @@ from .cli.layer import Layers
 from .cli.models import lasting
 from .cli.talk import system_from
 from .cli.wish import Wish
+from .pulls import Pulls
 
 Opener = Callable[[Record, LoadOptions, str | None, Progress], Backend]
 
@@ -48,7 +50,9 @@ class Desk:
         self.engine: Backend | None = None
         self.record: Record | None = None
         self.source = Source()
-        self._changing = threading.RLock()
+        self.pulls = Pulls()
+        self._changing, self._replying = threading.RLock(), threading.Lock()
+        self._closing = threading.Event()
         self.gone = False
         self.session = self._first()
 
@@ -194,9 +198,21 @@ class Desk:
 
     def reply(self, stop: Stop) -> Iterator[Event]:
         """Give the events of the answer to the last message of the user."""
-        if self.engine is None:
+        engine, memory = self.engine, self.wish.max_memory
+        if engine is None:
             raise BackendError(_("No model is loaded."))
-        return self.session.reply(self.engine, None, stop, self.source, max_memory=self.wish.max_memory)
+        with self._replying:
+            yield from self.session.reply(
+                engine, None, lambda: stop() or self._closing.is_set(), self.source, max_memory=memory
+            )
+
+    @contextmanager
+    def alone(self) -> Iterator[tuple[Backend, Stop]]:
+        """Give the engine once no answer is on its way and none can begin, and whether the app is being left."""
+        with self._replying:
+            if self.engine is None:
+                raise BackendError(_("No model is loaded."))
+            yield self.engine, self._closing.is_set
 
     def count(self, draft: str, path: Sequence[Entry]) -> Prepared | None:
         """Give exactly what would be sent if `draft` followed `path`; None while no model is loaded."""
@@ -205,6 +221,11 @@ class Desk:
             return None
         asked = [*path, Entry("", session.id, None, "user", draft)]
         return prepare(session.conversation, asked, engine, Generation(), source, session.persona, self.wish.max_memory)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's process runs; one in this process always does."""
+        return getattr(self.engine, "pid", 0) is not None
 
     @property
     def context(self) -> int:
@@ -240,11 +261,15 @@ class Desk:
         return [one for one in known if one.kind != "adapter"], [one for one in known if one.kind == "adapter"]
 
     def close(self) -> None:
-        """End the engine and close the store."""
+        """Stop the answer, if any, wait until it is kept, and end the engine.
+
+        The store's connections close with their threads: closing one that another thread is using kills the process.
+        """
+        self._closing.set()
+        if self._replying.acquire(timeout=3):
+            self._replying.release()
         if self.engine is not None:
             self.engine.close()
-        if self.store is not None:
-            self.store.close()
 
 
 def _keep_adapters(session: Session, adapters: Sequence[Adapter]) -> None:

@@ -28,8 +28,10 @@ TABLE = (
     (N_("Copy the answer"), N_("Put the last answer on the clipboard"), "copy_answer"),
     (N_("Copy code"), N_("Put a code block on the clipboard"), "copy_block"),
     (N_("Model"), N_("Choose who answers from now on"), "models"),
+    (N_("All models"), N_("Those here, the catalogue and the hub: pull, look closer, remove"), "library"),
     (N_("Adapters"), N_("Switch LoRA adapters on or off and set their scale"), "adapters"),
     (N_("Prompt format"), N_("Choose how messages are written for the model"), "formats"),
+    (N_("Prompt doctor"), N_("See exactly what the model is sent, and try other formats"), "doctor"),
     (N_("Persona"), N_("Choose a system message, examples and values by name"), "personas"),
     (N_("System message"), N_("Read or change what the model is told first"), "system"),
     (N_("Generation values"), N_("Temperature, top_p, seed … and where each comes from"), "generation"),
@@ -42,8 +44,13 @@ TABLE = (
 class Palette(CommandPalette):
     """Textual's palette, which stumbles over a key for a list that has no room yet, and over a second Enter."""
 
+    _ended = False
+
     def dismiss(self, result: None = None) -> AwaitComplete:
-        return super().dismiss(result) if self.is_current else AwaitComplete()
+        if self._ended or not self.is_current:
+            return AwaitComplete()
+        self._ended = True
+        return super().dismiss(result)
 
     def _action_command_list(self, action: str) -> None:
         with suppress(KeyError):

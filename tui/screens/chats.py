@@ -1,11 +1,14 @@
 """The conversations that were kept, and a search over every word in them."""
 
+import asyncio
+from collections.abc import Callable
 from datetime import datetime
 from typing import ClassVar
 
 from textual import work
 from textual.binding import Binding, BindingType
 from textual.timer import Timer
+from textual.widgets import Input
 
 from ...chat.record import Conversation, Hit
 from ...core.errors import VigtuiError
@@ -48,7 +51,6 @@ class ChatsScreen(Picker):
 
     @work(exclusive=True, group="search")
     async def search(self, text: str) -> None:
-        import asyncio
 
         store = self.desk.store
         if store is None:
@@ -71,8 +73,7 @@ class ChatsScreen(Picker):
             return
         title = await self.app.push_screen_wait(Ask(_("Title of this conversation"), line(found.title)))
         if title is not None and title.strip():
-            self.desk.rename(found.id, title)
-            self._again()
+            self._change(lambda: self.desk.rename(found.id, title))
 
     @work
     async def action_remove(self) -> None:
@@ -83,16 +84,18 @@ class ChatsScreen(Picker):
             return
         question = _("Delete the conversation “{title}” for good?").format(title=line(found.title) or found.id)
         if await self.app.push_screen_wait(Confirm(question, _("Delete"))):
-            self.desk.delete(found.id)
-            self._again()
+            self._change(lambda: self.desk.delete(found.id))
 
     def _conversation(self) -> Conversation | None:
         item, store = self.current, self.desk.store
         return store.get(item.id.split(" ")[0]) if item and store else None
 
-    def _again(self) -> None:
-        from textual.widgets import Input
-
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change what is kept, and show what is kept then."""
+        try:
+            change()
+        except VigtuiError as error:
+            self.notify(line(str(error)), severity="error", markup=False)
         self.items = self._all()
         self.narrow(self.query_one(Input).value)
 

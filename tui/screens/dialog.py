@@ -19,10 +19,14 @@ class Dialog(ModalScreen[T | None]):
     def __init__(self, kind: str = "") -> None:
         super().__init__(classes=f"dialog {kind}")
         translate(self)
+        self._ended = False
 
     def dismiss(self, result: T | None = None) -> AwaitComplete:
         """End. A second Enter that comes too late, or one meant for what lies above, does nothing."""
-        return super().dismiss(result) if self.is_current else AwaitComplete()
+        if self._ended or not self.is_current:
+            return AwaitComplete()
+        self._ended = True
+        return super().dismiss(result)
 
     def action_cancel(self) -> None:
         self.dismiss()

@@ -20,7 +20,6 @@ class PersonasScreen(Picker):
         super().__init__(_("Persona"), items, hint, _("No persona is called so."))
 
     def on_mount(self) -> None:
-        super().on_mount()
         for sentence in self.bad:
             self.notify(sentence, severity="warning", markup=False)
 

@@ -6,8 +6,9 @@ from textual.widgets import Footer
 from textual.widgets._footer import FooterKey
 
 RANK = (
-    "stop", "command_palette", "help", "new", "chats", "models", "regenerate", "edit_last", "copy_answer", "generation",
-)  # fmt: skip
+    *("stop", "command_palette", "help", "edit", "again", "copy", "version(-1)", "version(1)", "screen.focus_prompt"),
+    *("new", "chats", "models", "regenerate", "edit_last", "copy_answer", "generation"),
+)
 """Actions, the most needed first; the others come after, in their own order."""
 
 

@@ -1,5 +1,6 @@
 """The conversation on the screen: a window of mounted messages over a path of any length."""
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from textual import events
@@ -35,8 +36,9 @@ class Transcript(VerticalScroll, can_focus=False):
         self.first = self.last = 0
         self._welcome = Static("", id="welcome", markup=False)
         self._filling = False
-        self._cut: str | None = None
+        self._changing = asyncio.Lock()
         self._dropped: frozenset[str] = frozenset()
+        self._shortened: frozenset[str] = frozenset()
 
     def update_node_styles(self, animate: bool = True) -> None:
         """Nothing here depends on the state of this container; restyling its whole history would."""
@@ -61,6 +63,10 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def show(self, path: Sequence[Entry], at: str | None = None) -> None:
         """Show `path`, its end or the message `at`; what is mounted already stays as it is."""
+        async with self._changing:
+            await self._show(path, at)
+
+    async def _show(self, path: Sequence[Entry], at: str | None = None) -> None:
         shown = [turn.entry.id if turn.entry else "" for turn in self.turns]
         self.path = list(path)
         ids = [entry.id for entry in self.path[self.first : self.last]]
@@ -97,46 +103,44 @@ class Transcript(VerticalScroll, can_focus=False):
                 turn.focus(scroll_visible=False)
                 self.scroll_to_widget(turn, animate=False, top=turn.size.height > self.size.height)
 
-    async def push(self, turn: Turn) -> None:
-        """Add `turn` at the end; one without an entry is not yet in the path."""
-        if not self.at_end:
-            await self.show(self.path)
-        self._welcome.display = False
-        await self.mount(turn)
-        if turn.entry:
-            self.path.append(turn.entry)
-            self.last += 1
-        self.anchor()
-        await self._prune()
+    async def push(self, turn: Reply) -> None:
+        """Add `turn`, an answer on its way, at the end."""
+        async with self._changing:
+            if not self.at_end:
+                await self._show(self.path)
+            self._welcome.display = False
+            await self.mount(turn)
+            self.anchor()
+            await self._prune()
 
     async def settle(self, reply: Reply, entry: Entry | None) -> None:
         """End a growing answer: it becomes `entry`, or goes when nothing was kept of it."""
-        if entry is None:
-            await reply.remove()
-        else:
-            self.path.append(entry)
-            self.last += 1
-            await reply.finish(entry, self._place(entry))
-        self._mark()
+        async with self._changing:
+            if entry is None:
+                await reply.remove()
+            else:
+                self.path.append(entry)
+                self.last += 1
+                await reply.finish(entry, self._place(entry))
+            self._mark()
 
-    def turn_of(self, id: str) -> Turn | None:
-        """Give the mounted message `id`."""
-        return next((turn for turn in self.turns if turn.entry and turn.entry.id == id), None)
-
-    def cut(self, dropped: Collection[str]) -> None:
-        """Draw the line above the first message that the model sees."""
-        if frozenset(dropped) != self._dropped:
-            self._dropped = frozenset(dropped)
+    def cut(self, dropped: Collection[str], shortened: Collection[str] = ()) -> None:
+        """Draw the line below the last message that the model does not see, and mark those it sees in part."""
+        if (frozenset(dropped), frozenset(shortened)) != (self._dropped, self._shortened):
+            self._dropped, self._shortened = frozenset(dropped), frozenset(shortened)
             self._mark()
 
     def _mark(self) -> None:
-        seen = next((entry.id for entry in self.path if entry.id not in self._dropped), None)
-        self._cut = seen if self._dropped else None
+        places = [place for place, entry in enumerate(self.path) if entry.id in self._dropped]
+        below = self.path[places[-1] + 1 :] if places else []
+        cut = below[0].id if below else None
         for turn in self.turns:
             id = turn.entry.id if turn.entry else ""
             turn.set_class(id in self._dropped, "-unseen")
-            turn.set_class(id == self._cut and bool(id), "-cut")
-            turn.border_title = _("the model no longer sees what is above") if id and id == self._cut else None
+            turn.set_class(id in self._shortened, "-shortened")
+            turn.set_class(bool(id) and id == cut, "-cut")
+            turn.border_title = _line(len(places), places[-1] + 1 == len(places)) if id and id == cut else None
+            turn.border_subtitle = _("the model sees the end of it only") if id in self._shortened else None
 
     def _revise(self) -> None:
         for turn, entry in zip(self.turns, self.path[self.first : self.last], strict=False):
@@ -172,6 +176,10 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def _older(self) -> None:
         """Mount older messages and stay where the reader is."""
+        async with self._changing:
+            await self._mount_older()
+
+    async def _mount_older(self) -> None:
         before = max(0, self.first - PAGE)
         new = [self._make(entry) for entry in self.path[before : self.first]]
         turns, following = self.turns, self._following
@@ -187,6 +195,10 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def _newer(self) -> None:
         """Mount newer messages and stay where the reader is."""
+        async with self._changing:
+            await self._mount_newer()
+
+    async def _mount_newer(self) -> None:
         turns = self.turns
         held = (turns[-1], self._offset(turns[-1])) if turns else None
         with self.app.batch_update():
@@ -217,3 +229,16 @@ class Transcript(VerticalScroll, can_focus=False):
     def _following(self) -> bool:
         """Whether the view sticks to the end of the conversation."""
         return self._anchored and not self._anchor_released and self.at_end
+
+
+def _line(count: int, all_above: bool) -> str:
+    """Give what stands in the cut line: how many messages above the model does not see."""
+    if count == 1:
+        return (
+            _("the model does not see the message above")
+            if all_above
+            else _("the model does not see one message above")
+        )
+    if all_above:
+        return _("the model does not see the {count} messages above").format(count=count)
+    return _("the model does not see {count} of the messages above").format(count=count)

@@ -31,8 +31,8 @@ class Turn(VerticalGroup, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", N_("Message before"), show=False),
         Binding("down,j", "move(1)", N_("Message after"), show=False),
-        Binding("left", "version(-1)", N_("Version before")),
-        Binding("right", "version(1)", N_("Version after")),
+        Binding("left", "version(-1)", N_("Before"), tooltip=N_("Version before")),
+        Binding("right", "version(1)", N_("After"), tooltip=N_("Version after")),
         Binding("e,enter", "edit", N_("Edit")),
         Binding("r", "again", N_("Again")),
         Binding("c,y", "copy", N_("Copy")),
@@ -84,8 +84,8 @@ class Turn(VerticalGroup, can_focus=True):
     def revise(self, entry: Entry | None = None, place: tuple[int, int] | None = None) -> None:
         """Show what has changed about the message."""
         self.entry, self.place = entry or self.entry, place or self.place
-        if self.is_mounted:
-            self.query_one(Head).update(self.head())
+        for head in self.query(Head):
+            head.update(self.head())
 
     def action_move(self, step: int) -> None:
         self.post_message(self.Wanted(self, "move", step))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vigtui.backends.base import Generation
 from vigtui.backends.engine import Engine
+from vigtui.chat.store import Store
 from vigtui.registry import open as opening
 from vigtui.tui.app import VigtuiApp
 from vigtui.tui.desk import Desk
@@ -49,7 +50,7 @@ async def test_killed_while_it_waits() -> None:
         engine = one.desk.engine
         assert isinstance(engine, Engine) and engine.pid
         os.kill(engine.pid, signal.SIGKILL)
-        await one.until(lambda: engine.pid is None)
+        await one.until(lambda: any("process has ended" in toast.message for toast in app._notifications))
         await one.say("encore là ?")
         assert one.contents == ["encore là ?", "encore là ?"]
 
@@ -75,3 +76,21 @@ async def test_stop_is_felt_at_once_and_leaving_ends_the_process(tmp_path: Path)
         assert pid
     assert engine.pid is None
     assert not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+async def test_leaving_in_the_middle_of_an_answer_keeps_it(tmp_path: Path) -> None:
+    model = write_gguf(tmp_path / "tiny.gguf", **SLOW)
+    values = Generation(temperature=1.0, min_tokens=1500, max_tokens=1500, seed=1)
+    app = VigtuiApp(Desk(wish(model=str(model), backend=None, generation=values), opening.open))
+    async with app.run_test(size=(80, 24)) as pilot:
+        one = Stage(app, pilot, Engines())
+        await one.ready()
+        one.prompt.put("Bonjour")
+        one.key("enter")
+        await one.until(lambda: one.screen._tokens[1] > 20)
+        id = one.session.id
+        one.key("ctrl+q")
+        await one.until(lambda: app._exit)
+    kept = Store().messages(id)[-1]
+    assert (kept.role, kept.state) == ("assistant", "partial")
+    assert kept.content

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from vigtui.backends.base import Generation
@@ -10,8 +11,14 @@ from vigtui.chat.record import Entry, Stamp
 from vigtui.chat.session import Session
 from vigtui.chat.store import Store
 from vigtui.registry import builtin
+from vigtui.registry import plan as planning
+from vigtui.registry.detail import Detail
+from vigtui.registry.order import Order
 from vigtui.registry.record import File, Record
+from vigtui.registry.reference import Reference
 from vigtui.tui.app import THEMES
+from vigtui.tui.screens.details import DetailScreen
+from vigtui.tui.screens.plan import Forecast, PlanScreen
 from vigtui.tui.widgets.turn import Turn
 
 from .conftest import Stage, stage
@@ -63,6 +70,7 @@ def models(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
         Record("vigogneau-marin", "adapter", files=(file,), source="vigtui"),
     ]
     monkeypatch.setattr(builtin, "records", lambda: known)
+    monkeypatch.setattr("vigtui.registry.memory.disk", lambda _folder: 80_000_000_000)
 
 
 async def conversation(one: Stage) -> None:
@@ -130,6 +138,42 @@ async def blocks(one: Stage) -> None:
     one.app.push_screen(BlocksScreen(blocks(CODE + "\n~~~sh\nls\n~~~\n")))
 
 
+async def library(one: Stage) -> None:
+    """The catalogue, narrowed; what is free on this disk is no part of the picture."""
+    await dialog("f6")(one)
+    screen = one.app.screen
+    await one.until(lambda: screen.shown)  # pyright: ignore
+    await one.press(*"falcon")
+    await one.until(lambda: len(screen.shown) < 10)  # pyright: ignore
+
+
+async def plan(one: Stage) -> None:
+    machine = planning.Machine(80 * 10**9, 6 * 10**9)
+    shape = planning.Shape(32, 32 * 8192, 4096, 11008, 32000, 4096)
+    builds = [("Q2_K", 2_830_000_000), ("Q4_K_M", 4_080_000_000), ("Q8_0", 7_160_000_000)]
+    plans = tuple(planning.table([(tag, size, size) for tag, size in builds], shape, machine, 2048))
+    record = Record("vigogne-2-7b-chat-gguf", "gguf", "Q4_K_M", source="TheBloke/Vigogne-2-7B-Chat-GGUF")
+    said = ("vigogne-2-7b-chat-gguf:Q4_K_M from TheBloke/Vigogne-2-7B-Chat-GGUF: 4.1 GB to fetch.", "A note [b].")
+    one.app.push_screen(PlanScreen(Forecast(Order(Reference("x"), record), plans, plans[1], said)))
+
+
+async def details(one: Stage) -> None:
+    file = File(Path("/models/m.gguf"), 4_080_000_000, "0" * 64)
+    record = Record(
+        "vigogne-2-7b-chat", "gguf", "Q4_K_M", (file,), "TheBloke/x@1", "vigogne-chat-v2", 4096, "llama2",
+        architecture="llama", parameters=6_738_415_616, quantization="Q4_K_M", notices=("One thing to know [b].",),
+    )  # fmt: skip
+    one.app.push_screen(DetailScreen(Detail(record, 291, {"Q4_K": 193, "F32": 65, "Q6_K": 33}, "{{ x }}"), True))
+
+
+async def doctor(one: Stage) -> None:
+    await conversation(one)
+    await dialog("f7")(one)
+    await one.until(lambda: one.app.screen.report is not None)  # pyright: ignore
+    await one.press("a")
+    await one.until(lambda: one.app.screen.halt is None)  # pyright: ignore
+
+
 SCREENS: dict[str, Callable[[Stage], Awaitable[None]]] = {
     "new": nothing,
     "conversation": conversation,
@@ -147,6 +191,10 @@ SCREENS: dict[str, Callable[[Stage], Awaitable[None]]] = {
     "generation": dialog("ctrl+g"),
     "help": dialog("f1"),
     "palette": dialog("ctrl+p"),
+    "library": library,
+    "plan": plan,
+    "details": details,
+    "doctor": doctor,
     "confirm": question,
     "title": title,
     "blocks": blocks,

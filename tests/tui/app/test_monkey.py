@@ -4,10 +4,12 @@ and it always ends."""
 import asyncio
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from textual import events
+from textual.errors import NoWidget
 from vigtui.backends.base import Event
 from vigtui.backends.echo import EchoBackend
 from vigtui.chat.record import Entry
@@ -82,7 +84,8 @@ class Monkey:
     async def click(self) -> None:
         width, height = self.one.app.size
         place = (self.random.randrange(width), self.random.randrange(height))
-        await self.one.pilot.click(offset=place, times=self.random.choice((1, 1, 2)))
+        with suppress(NoWidget):  # nothing is drawn there yet
+            await self.one.pilot.click(offset=place, times=self.random.choice((1, 1, 2)))
 
     def check(self) -> None:
         """Nothing that was said is missing on the disk."""
