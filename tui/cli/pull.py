@@ -143,7 +143,9 @@ def headline(order: "Order") -> str:
     text = _("{name} from {source}: {size} to fetch.").format(
         name=order.record.ref, source=source, size=size(order.missing)
     )
-    return f"{text} {_('Licence: {licence}.').format(licence=order.record.licence)}" if order.record.licence else text
+    if not order.record.licence:
+        return text
+    return text + " " + _("Licence: {licence}.").format(licence=order.record.licence)
 
 
 def offers(order: "Order") -> list[str]:

@@ -42,7 +42,7 @@ def _hub(words: str) -> "list[Found]":
     try:
         return hub.search(words)
     except NetworkError as error:
-        say(f"{error.message} {_('Only the catalogue was searched.')}")
+        say(error.message + " " + _("Only the catalogue was searched."))
         return []
 
 

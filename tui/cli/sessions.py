@@ -89,10 +89,10 @@ def _print(one: "Conversation", entries: "list[Entry]") -> None:
     facts: list[Any] = [one.id, _when(one.created), one.model, one.persona]
     click.echo(emphasis(line(" · ".join(fact for fact in facts if fact)), "2"))
     if one.system.state == "text":
-        click.echo(f"\n{emphasis(_('System'), '1')}\n{safe(one.system.text)}")
+        click.echo("\n" + emphasis(_("System"), "1") + "\n" + safe(one.system.text))
     for entry in entries:
         speaker = _("You") if entry.role == "user" else (entry.stamp.model if entry.stamp else "") or _("Model")
-        mark = "" if entry.state == "complete" else f" ({_('stopped')})"
+        mark = "" if entry.state == "complete" else " (" + _("stopped") + ")"
         click.echo(f"\n{emphasis(line(speaker) + mark, '1')}\n{safe(entry.content)}")
 
 

@@ -113,9 +113,10 @@ class Root(Group):
 def invoke(arguments: list[str]) -> int:
     """Run the command that `arguments` spell and give its exit code; click's complaints become ours."""
     from . import texts
-    from .chat import root
 
-    texts.translate()
+    texts.translate()  # before the commands write their help
+
+    from .chat import root
 
     if "_VIGTUI_COMPLETE" in os.environ:
         from click.shell_completion import shell_complete

@@ -75,7 +75,7 @@ class Talk:
         except VigtuiError as error:
             if not adapters:
                 raise
-            self.notices.append(f"{error.message} {_('The adapters of this conversation are off.')}")
+            self.notices.append(error.message + " " + _("The adapters of this conversation are off."))
             return load(record, self.wish)
 
     def _wanted(self) -> Record:
@@ -89,7 +89,7 @@ class Talk:
                 if name:
                     return opening.resolve(name)
             except VigtuiError as error:
-                self.notices.append(f"{error.message} {_('The default model answers instead.')}")
+                self.notices.append(error.message + " " + _("The default model answers instead."))
         return opening.resolve(None)
 
     def _use(self, model: Model) -> None:

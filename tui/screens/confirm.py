@@ -15,6 +15,7 @@ from .dialog import Dialog
 class Confirm(Dialog[bool]):
     """Asks `question`; `yes` is what the button says that does it. Esc means no."""
 
+    AUTO_FOCUS = "#no"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "cancel", N_("No")),
         Binding("y,o", "answer(True)", N_("Yes")),
@@ -32,9 +33,6 @@ class Confirm(Dialog[bool]):
             with Horizontal(classes="buttons"):
                 yield Button(_("Cancel"), id="no")
                 yield Button(self.yes, id="yes", variant="error")
-
-    def on_mount(self) -> None:
-        self.query_one("#no").focus()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.id == "yes")

@@ -50,13 +50,13 @@ class DetailScreen(Dialog[str]):
         known = self.known
         facts = [(name, text) for name, text in lines(known) if text]
         wide = max((len(name) for name, _text in facts), default=0) + 2
-        parts = [Content.assemble((name.ljust(wide), "$text-muted"), line(text)) for name, text in facts]
+        parts = [Content.assemble((name.ljust(wide), "$foreground 60%"), line(text)) for name, text in facts]
         parts += [Content.styled(f"! {line(text)}", "$text-warning") for text in known.record.notices]
         parts += [Content.styled(f"! {line(known.problem)}", "$text-error")] if known.problem else []
         parts += [Content.styled(_("files"), "bold $text-primary")] if known.record.files else []
         for file in known.record.files:
             parts.append(Content(f"{line(file.path.name)}  {size(file.size)}"))
-            parts.append(Content.styled(f"  sha256 {file.sha256 or '–'}", "$text-muted"))
+            parts.append(Content.styled(f"  sha256 {file.sha256 or '–'}", "$foreground 60%"))
         return Content("\n").join(parts)
 
     def on_mount(self) -> None:

@@ -22,8 +22,8 @@ class Dialog(ModalScreen[T | None]):
         self._ended = False
 
     def dismiss(self, result: T | None = None) -> AwaitComplete:
-        """End. A second Enter that comes too late, or one meant for what lies above, does nothing."""
-        if self._ended or not self.is_current:
+        """End. A key that comes too early, too late, or is meant for what lies above, does nothing."""
+        if self._ended or not self.is_current or not self.is_mounted:
             return AwaitComplete()
         self._ended = True
         return super().dismiss(result)

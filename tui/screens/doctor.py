@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -119,9 +119,17 @@ class DoctorScreen(Dialog[str]):
         self.report = report = event.report
         self._say("#overview", overview(self.desk.source.name, report))
         self._say("#prompt-text", prompt(report))
-        self._say("#tokens", tokens(report))
+        self._say("#tokens", tokens(report, self._width))
         self._say("#findings", findings(report))
         self.refresh_bindings()
+
+    @property
+    def _width(self) -> int:
+        return self.app.size.width - 5  # the frame, the space beside it and the scroll bar
+
+    def on_resize(self, _event: events.Resize) -> None:
+        if self.report is not None:
+            self._say("#tokens", tokens(self.report, self._width))
 
     @on(Tried)
     def tried(self, event: Tried) -> None:

@@ -27,8 +27,8 @@ from .table import Table, cell
 
 OFTEN = 0.2
 """Seconds between two looks at how far the pulls are."""
-WIDE = 110
-"""Columns of a terminal from which on everything is shown."""
+HALF, WIDE = 100, 140
+"""Columns of a terminal from which on more is shown, and everything."""
 
 
 class LibraryScreen(Stock):
@@ -64,7 +64,7 @@ class LibraryScreen(Stock):
         self.shelf, self.hub, self.searched = Shelf((), ""), list[Row](), ""
         self.shown: list[Row] = []
         self.states: dict[str, str] = {}
-        self.doing = ""
+        self.doing = self.wanted = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
@@ -98,14 +98,18 @@ class LibraryScreen(Stock):
         return next((row for row in self.shown if row.key == self.table.current), None)
 
     @property
-    def wide(self) -> bool:
-        """Whether everything has room."""
-        return self.app.size.width >= WIDE
+    def _words(self) -> str:
+        return self.query_one(Input).value
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The columns for which there is no room; what they say stands below the list too."""
+        width = self.app.size.width
+        return () if width >= WIDE else ("type", "context") if width >= HALF else ("frees", "type", "context", "format")
 
     def _columns(self) -> None:
-        widths = {"name": 0, "kind": 11, "size": 8, "state": 16}
-        if self.wide:
-            widths = {"name": 0, "kind": 11, "size": 8, "frees": 8, "type": 12, "context": 8, "format": 18, "state": 16}
+        widths = {"name": 0, "kind": 11, "size": 8, "frees": 8, "type": 12, "context": 8, "format": 18, "state": 21}
+        widths = {key: width for key, width in widths.items() if key not in self.hidden}
         titles = {
             "name": _("NAME"), "kind": _("KIND"), "size": _("SIZE"), "frees": _("FREES"), "type": _("TYPE"),
             "context": _("CONTEXT"), "format": _("FORMAT"), "state": _("STATE"),
@@ -130,6 +134,8 @@ class LibraryScreen(Stock):
                 self.notify(line(sentence), severity="warning", timeout=10, markup=False)
         self.shelf = event.shelf
         self.states = {one.ref: one.state for one in self.pulls.all}
+        if self.wanted and self.wanted not in {row.key for row in offered(self._words, self.shelf.rows)}:
+            self.query_one(Input).value = ""
         self.narrow()
         self.note(self.doing)
 
@@ -139,23 +145,39 @@ class LibraryScreen(Stock):
 
     def narrow(self) -> None:
         """Show what fits the words typed; what the hub found belongs to the words that were searched."""
-        words = self.query_one(Input).value
+        words = self._words
         rows = offered(words, self.shelf.rows)
         if self.searched and words.strip() == self.searched:
             known = {row.ref.casefold() for row in rows}
             rows = [row for row in rows if row.place != "search"]
             rows += [row for row in self.hub if row.ref.casefold() not in known]
         self.shown = list({row.key: row for row in rows}.values())
-        self.table.fill([(row.key, self._cells(row)) for row in self.shown])
+        self.table.fill([(row.key, self._cells(row)) for row in self.shown], self._place())
         self._about()
+
+    def _place(self) -> str:
+        """Give the row to go to: the one that was asked for, the model that a pull has become, else the same."""
+        keys = {row.key for row in self.shown}
+        wanted, now = self.wanted, self.table.current
+        if wanted in keys:
+            self.wanted = ""
+            return wanted
+        become = now.replace("pull ", "model ", 1)
+        return become if now not in keys and become in keys else now
+
+    def reach(self, key: str) -> None:
+        self.wanted = key
+        self.relist()
 
     def _cells(self, row: Row) -> list[Text]:
         here = row.place in ("model", "pull")
         name = cell(row.name, "bold" if here else "")
-        more = [cell(row.frees, right=True), cell(row.type), cell(row.context, right=True), cell(row.format)]
-        return [
-            name, cell(row.kind, "dim"), cell(row.size, right=True), *(more if self.wide else ()), cell(row.state)
-        ]  # fmt: skip
+        cells = {
+            "name": name, "kind": cell(row.kind, "dim"), "size": cell(row.size, right=True),
+            "frees": cell(row.frees, right=True), "type": cell(row.type), "context": cell(row.context, right=True),
+            "format": cell(row.format), "state": cell(row.state),
+        }  # fmt: skip
+        return [text for key, text in cells.items() if key not in self.hidden]
 
     def _look(self) -> None:
         """Show how far the pulls are; when one has ended, what is here by then."""
@@ -182,7 +204,7 @@ class LibraryScreen(Stock):
         live = self._pull(row)
         said = list(progress(live) if live else row.about) if row else []
         parts = [Content.styled(line(row.name), "bold")] if row else [Content(_("No model is called so."))]
-        parts += [Content.styled(text, "$text-muted") for text in map(line, filter(None, said))]
+        parts += [Content.styled(text, "$foreground 60%") for text in map(line, filter(None, said))]
         self.query_one(".about", Static).update(Content("\n").join(parts))
 
     def note(self, text: str) -> None:

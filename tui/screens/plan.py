@@ -75,12 +75,23 @@ class PlanScreen(Dialog[str]):
             self.query_one("#yes").focus()
             return
         table = self.query_one(Table)
-        table.head((str(place), title, None) for place, title in enumerate(titles(self.known.plans)))
-        for place, one in enumerate(self.known.plans):
-            table.add_row(*map(cell, row(one, one == self.known.chosen)), key=str(place))
+        rows = [row(one, one == self.known.chosen)[:-1] for one in self.known.plans]
+        heads = [(place, title) for place, title in enumerate(titles(self.known.plans)[:-1]) if not place or title]
+        table.head((str(place), title, None) for place, title in heads)
+        for place, texts in enumerate(rows):
+            table.add_row(*(cell(texts[column]) for column, _title in heads), key=str(place))
         at = next((place for place, one in enumerate(self.known.plans) if one == self.known.chosen), 0)
         table.move_cursor(row=at)
         table.focus()
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """Say what is against the build under the cursor."""
+        event.stop()
+        known, one = self.known, self.known.plans[event.cursor_row]
+        trouble = known.trouble if one == known.chosen and known.trouble else row(one, False)[-1]
+        complaint = self.query_one(".complaint", Static)
+        complaint.update(line(trouble))
+        complaint.display = bool(trouble)
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         event.stop()

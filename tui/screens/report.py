@@ -35,7 +35,9 @@ def overview(model: str, report: Report) -> Content:
         (_("Size"), size.format(tokens=number.count(len(report.tokens)), limit=number.count(report.limit))),
     ]
     wide = max(len(name) for name, _text in rows) + 2
-    return Content("\n").join([Content.assemble((name.ljust(wide), "$text-muted"), line(text)) for name, text in rows])
+    return Content("\n").join(
+        [Content.assemble((name.ljust(wide), "$foreground 60%"), line(text)) for name, text in rows]
+    )
 
 
 def prompt(report: Report) -> Content:
@@ -57,14 +59,20 @@ def _marked(text: str, style: str) -> Iterator[tuple[str, str]]:
         yield other, style
 
 
-def tokens(report: Report) -> Content:
-    """Give id and text of each token."""
-    shown: list[Content] = []
+def tokens(report: Report, width: int) -> Content:
+    """Give id and text of each token, as many on a line as `width` columns hold."""
+    lines: list[list[Content]] = [[]]
+    room = width
     for token in report.tokens:
         text = f"{token.id} {json.dumps(safe(token.text), ensure_ascii=False)}"
-        mark = f" {token.mark.upper()}" if token.mark else ""
-        shown.append(Content.styled((text + mark).replace(" ", "\u00a0"), MARKS.get(token.mark, "")))
-    return titled(_("Tokens"), Content.styled(" · ", "$foreground 40%").join(shown))
+        shown = Content.styled(f"{text} {token.mark.upper()}".rstrip(), MARKS.get(token.mark, ""))
+        if room < shown.cell_length and lines[-1]:
+            lines.append([])
+            room = width
+        lines[-1].append(shown)
+        room -= shown.cell_length + 3
+    between = Content.styled(" · ", "$foreground 40%")
+    return titled(_("Tokens"), Content("\n").join([between.join(one) for one in lines]))
 
 
 def findings(report: Report) -> Content:

@@ -39,6 +39,10 @@ class Stock(Dialog[str]):
         """Read again what is here, and show it."""
         raise NotImplementedError
 
+    def reach(self, key: str) -> None:
+        """Read again what is here, and go to the row `key`."""
+        raise NotImplementedError
+
     def note(self, text: str) -> None:
         """Show what is being done, or nothing."""
         raise NotImplementedError
@@ -47,14 +51,14 @@ class Stock(Dialog[str]):
         """Give what `what` gives in a thread, with `text` shown meanwhile; None when it fails, which is told."""
         self.note(text)
         try:
-            return await self.run_worker(what, thread=True, group="ask", exit_on_error=False).wait()
+            given = await self.run_worker(what, thread=True, group="ask", exit_on_error=False).wait()
         except WorkerFailed as failed:
             self.complain(failed.error)
+            given = None
         except WorkerCancelled:  # something else was asked meanwhile, or the screen is left
             return None
-        if self.is_mounted:
-            self.note("")
-        return None
+        self.note("")
+        return given
 
     def complain(self, error: BaseException) -> None:
         """Tell what went wrong."""
@@ -86,7 +90,7 @@ class Stock(Dialog[str]):
     async def _agreed(self, known: Forecast) -> bool:
         if not known.trouble:
             return True
-        question = line(f"{known.trouble} {_('Fetch it all the same?')}")
+        question = line(known.trouble + " " + _("Fetch it all the same?"))
         return bool(await self.app.push_screen_wait(Confirm(question, _("Pull"))))
 
     def start(self, order: Order) -> None:
@@ -103,7 +107,7 @@ class Stock(Dialog[str]):
             app.run_worker(
                 lambda: pulls.run(_cancelled(), tell), thread=True, group="pull", exit_on_error=False, name="pull"
             )
-        self.relist()
+        self.reach(f"pull {order.record.ref}")
 
     @work(exclusive=True, group="plan")
     async def go_on(self, kept: Unfinished) -> None:

@@ -21,9 +21,9 @@ class Table(DataTable[Text]):
         for key, title, width in columns:
             self.add_column(cell(title), key=key, width=width)
 
-    def fill(self, rows: Sequence[tuple[str, Sequence[Text]]]) -> None:
-        """Show these rows, by key; the cursor stays on the row that it is on, if that is still there."""
-        key = self.current
+    def fill(self, rows: Sequence[tuple[str, Sequence[Text]]], key: str = "") -> None:
+        """Show these rows, by key; the cursor goes to the row `key`, else stays on its own, if that is still there."""
+        key = key or self.current
         self.clear()
         for name, cells in rows:
             self.add_row(*cells, key=name)

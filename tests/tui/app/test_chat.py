@@ -239,7 +239,7 @@ async def test_the_line_where_the_model_stops_seeing() -> None:
         assert len(cut) == 1
         assert unseen
         assert one.transcript.turns.index(cut[0]) == len(unseen)
-        assert "no longer sees" in str(cut[0].border_title)
+        assert "above" in str(cut[0].border_title)
 
 
 async def test_the_count_is_what_will_be_sent() -> None:
