@@ -63,7 +63,7 @@ class LibraryScreen(Stock):
         super().__init__(desk)
         self.shelf, self.hub, self.searched = Shelf((), ""), list[Row](), ""
         self.shown: list[Row] = []
-        self.states: dict[str, str] = {}
+        self.states: list[tuple[str, str, bool]] = []
         self.doing = self.wanted = ""
 
     def compose(self) -> ComposeResult:
@@ -133,7 +133,6 @@ class LibraryScreen(Stock):
             if sentence not in self.shelf.damaged:
                 self.notify(line(sentence), severity="warning", timeout=10, markup=False)
         self.shelf = event.shelf
-        self.states = {one.ref: one.state for one in self.pulls.all}
         if self.wanted and self.wanted not in {row.key for row in offered(self._words, self.shelf.rows)}:
             self.query_one(Input).value = ""
         self.narrow()
@@ -183,7 +182,7 @@ class LibraryScreen(Stock):
         """Show how far the pulls are; when one has ended, what is here by then."""
         if not self.is_current:
             return
-        states = {one.ref: one.state for one in self.pulls.all}
+        states = [(one.ref, one.state, one.step is not None) for one in self.pulls.all]
         if states != self.states:
             self.states = states
             self.relist()
