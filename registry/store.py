@@ -73,7 +73,7 @@ class Registry:
     def publish(self, new: Record) -> Record:
         """Store the record under its name, in place of one of an earlier commit, and give it back.
 
-        What was here before vigtui fetched it stays marked so. Raises UsageError when another model has the name,
+        What was here before vigtui fetched it stays marked so, and dated so. Raises UsageError when another model has the name,
         NotFoundError when a file of it is gone.
         """
         with self.locked(new):
@@ -85,6 +85,8 @@ class Registry:
             old = self._holder(new)
             if old and not old.owned and _paths(old) == _paths(new):
                 new = replace(new, origin=old.origin)
+            if old and old.source == new.source:
+                new = replace(new, added=old.added)
             self._set_aside(self._file(new))
             record.write(self._file(new), new)
         return new
