@@ -73,8 +73,8 @@ class Registry:
     def publish(self, new: Record) -> Record:
         """Store the record under its name, in place of one of an earlier commit, and give it back.
 
-        What was here before vigtui fetched it stays marked so, and dated so. Raises UsageError when another model has the name,
-        NotFoundError when a file of it is gone.
+        What was here before vigtui fetched it stays marked so, and the same model keeps its date. Raises UsageError
+        when another model has the name, NotFoundError when a file of it is gone.
         """
         with self.locked(new):
             self._claim(new)
