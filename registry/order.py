@@ -1,7 +1,7 @@
 """What a pull will fetch, worked out before the first byte."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -68,10 +68,11 @@ class Order:
             return planning.table(choices, self.shape, forecast.machine(paths.models()), context)
         return forecast.plans(self.repository, self.commit, self.options, self.shape, context)
 
-    def plan(self) -> Plan | None:
-        """Give what the build to fetch needs; None for what lies on this disk."""
+    def plan(self, plans: Sequence[Plan] = ()) -> Plan | None:
+        """Give what the build to fetch needs, of `plans` or new ones; None for what lies on this disk."""
         files = [option.files for option in self.options]
-        return self.plans()[files.index(self.files) if self.files in files else 0] if self.files else None
+        at = files.index(self.files) if self.files in files else 0
+        return (plans or self.plans())[at] if self.files else None
 
     def _present(self, file: hub.RemoteFile) -> int:
         etag = self.location.etag if self.location else file.sha256

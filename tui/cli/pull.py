@@ -177,9 +177,9 @@ def _table(order: "Order") -> None:
     plans = order.plans() if order.files else []
     if not plans:
         return
-    chosen = order.plan()
+    chosen = order.plan(plans)
     click.echo()
-    print_rows([titles(plans), *(row(one, one == chosen) for one in plans)])
+    print_rows([titles(plans), *(row(one, one is chosen) for one in plans)])
     click.echo(free(plans))
 
 
@@ -223,12 +223,12 @@ def _values(order: "Order") -> dict[str, Any]:
     from dataclasses import asdict
 
     plans = order.plans() if order.files else []
-    chosen = order.plan()
+    chosen = order.plan(plans)
     return {
         "reference": order.reference.text, "ref": order.record.ref, "kind": order.record.kind,
         "source": order.record.source, "licence": order.record.licence, "format": order.record.format,
         "size": order.size, "missing": order.missing, "files": [asdict(file) for file in order.files],
-        "plans": [_plan(one, one == chosen) for one in plans], "branches": dict(order.branches), "base": order.base,
+        "plans": [_plan(one, one is chosen) for one in plans], "branches": dict(order.branches), "base": order.base,
         "notices": [*order.notices, *offers(order)],
     }  # fmt: skip
 
