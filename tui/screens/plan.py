@@ -39,7 +39,7 @@ def forecast(text: str, name: str | None = None) -> Forecast:
         require(order)
     except CapacityError as error:
         trouble = error.message
-    return Forecast(order, plans, order.plan(), said, trouble)
+    return Forecast(order, plans, order.plan(plans), said, trouble)
 
 
 class PlanScreen(Dialog[str]):
