@@ -72,6 +72,19 @@ class Session:
         session.set_persona(persona)
         return session
 
+    def another(self) -> "Session":
+        """Begin a conversation with the model, format, system message, persona and values of this one."""
+        old = self.conversation
+        return Session.new(
+            self.store,
+            model=old.model,
+            format=old.format,
+            system=old.system,
+            persona=old.persona,
+            generation=old.generation,
+            settings=dict(old.settings),
+        )
+
     @classmethod
     def open(cls, store: Store, id: str) -> "Session":
         """Go on with the conversation that `id` names or alone begins. Raises NotFoundError or UsageError."""

@@ -6,10 +6,11 @@
 import ctypes
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -334,3 +335,22 @@ def load(path: Path):
         yield Loaded(C, model, path)
     finally:
         C.llama_model_free(model)
+
+
+def rewrite_gguf(source: Path, target: Path, change: Callable[[str, Any], Any]) -> Path:
+    """Write `source` again as `target` with every metadata value as `change(key, value)` gives it; None drops it."""
+    import gguf
+
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(target, "llama")
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key == "general.architecture":
+            continue
+        if (value := change(key, field.contents())) is not None:
+            writer.add_key_value(key, value, field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target

@@ -85,16 +85,7 @@ class Desk:
     def new(self) -> None:
         """Begin a conversation with the model, persona, system message and values of this one."""
         self.gone = False
-        old = self.session.conversation
-        self.session = Session.new(
-            self.store,
-            model=old.model,
-            format=old.format,
-            system=old.system,
-            persona=old.persona,
-            generation=old.generation,
-            settings=dict(old.settings),
-        )
+        self.session = self.session.another()
 
     def open(self, id: str) -> None:
         """Go on with the conversation `id`. Raises NotFoundError."""

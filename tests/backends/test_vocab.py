@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -11,6 +12,7 @@ from vigtui.backends.base import LoadOptions, ModelFiles, Prompt
 from vigtui.backends.llama_cpp import LlamaCppBackend
 from vigtui.core.progress import silent
 
+from ..tiny import rewrite_gguf
 from .contract import plain
 
 MARKERS = ["</s>", "<s>", "<unk>", "<|im_start|>", "<|im_end|>", "[INST]", "<|user|>", "USER:", "▁", "<0x0A>"]
@@ -28,24 +30,15 @@ def patched(random_model: ModelFiles, tmp_path_factory: pytest.TempPathFactory) 
 
 def patch(source: Path, target: Path) -> Path:
     """Copy a GGUF, its last two tokens replaced by <|im_start|> (user-defined) and <|im_end|> (control)."""
-    reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(target, "llama")
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture":
-            continue
-        value, kinds = field.contents(), field.types
-        if field.name == "tokenizer.ggml.tokens":
-            value = [*value[:-2], "<|im_start|>", "<|im_end|>"]
-        elif field.name == "tokenizer.ggml.token_type":
-            value = [*value[:-2], int(gguf.TokenType.USER_DEFINED), int(gguf.TokenType.CONTROL)]
-        writer.add_key_value(field.name, value, kinds[0], kinds[1] if len(kinds) > 1 else None)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target
+
+    def change(key: str, value: Any) -> Any:
+        if key == "tokenizer.ggml.tokens":
+            return [*value[:-2], "<|im_start|>", "<|im_end|>"]
+        if key == "tokenizer.ggml.token_type":
+            return [*value[:-2], int(gguf.TokenType.USER_DEFINED), int(gguf.TokenType.CONTROL)]
+        return value
+
+    return rewrite_gguf(source, target, change)
 
 
 def pieces(template: tuple[str, str], user: str, specials: tuple[str, ...]) -> Prompt:

@@ -327,22 +327,8 @@ def test_safetensors_headers_that_lie(tmp_path: Path, entries: object) -> None:
 
 def changed(model: Path, target: Path, **values: object) -> Path:
     """Write `model` again with other metadata; `tokens` replaces the vocabulary's first ones."""
-    reader = gguf.GGUFReader(model)
-    writer = gguf.GGUFWriter(target, "llama")
     keys = {key.replace("__", "."): value for key, value in values.items()}
-    for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key == "general.architecture":
-            continue
-        value = keys.get(key, field.contents())
-        kind = field.types[0]
-        writer.add_key_value(key, value, kind, field.types[-1] if len(field.types) > 1 else None)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target
+    return tiny.rewrite_gguf(model, target, lambda key, value: keys.get(key, value))
 
 
 TOKENS = "tokenizer__ggml__tokens"

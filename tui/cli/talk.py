@@ -146,15 +146,7 @@ class Talk:
 
     def new(self) -> None:
         """Begin a new conversation with the same model, persona, system message and values."""
-        old = self.session.conversation
-        self.session = Session.new(
-            self.store,
-            format=old.format,
-            system=old.system,
-            persona=old.persona,
-            generation=old.generation,
-            settings=dict(old.settings),
-        )
+        self.session = self.session.another()
 
     def switch(self, name: str) -> None:
         """Let another model answer from now on, without adapters; when it cannot be loaded, the old one stays."""
