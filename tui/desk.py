@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..backends.base import Backend, Event, Generation, LoadOptions, Stop
 from ..chat import formats
@@ -53,6 +53,7 @@ class Desk:
         self.pulls = Pulls()
         self._changing, self._replying = threading.RLock(), threading.Lock()
         self._closing = threading.Event()
+        self._host: tuple[Backend | None, Record, Source] | None = None
         self.gone = False
         self.session = self._first()
 
@@ -125,18 +126,58 @@ class Desk:
         and BackendError.
         """
         record = opening.resolve(name)
-        backend = opening.backend_for(record, self.wish.backend)
-        if record == self.record and self.engine is not None:
+        if record == self.record and self.engine is not None and self._host is None:
             return self._adapted(progress)
-        digest = fingerprint(record, progress) if backend != "echo" and record.files else ""
+        source = self._source(record, progress)
         with self._changing:
             engine = self._opened(record, progress)
-            old, self.engine, self.record = self.engine, engine, record
-            self.source = Source(record.ref, digest, record.format, Generation(**record.generation))
-            if old is not None:
-                old.close()
+            for old in (self.engine, self._host[0] if self._host else None):
+                if old is not None:
+                    old.close()
+            self.engine, self.record, self.source, self._host = engine, record, source, None
             self.session.keep(model=lasting(record))
             return self._adapted(progress)
+
+    def visit(self, name: str, progress: Progress = silent) -> list[str]:
+        """Have the model `name` answer until `leave` brings back the one before; give what the user should know.
+
+        The conversation's adapters are applied where they fit. Raises as `load` does; the one before then stays.
+        """
+        record = opening.resolve(name)
+        if self.record is None or record == self.record:
+            return [] if self.engine is not None else self.load(name, progress)
+        source = self._source(record, progress)
+        with self._changing:
+            home, before = self.record, self.source
+            engine = self._opened(record, progress)
+            self._host = (self.engine, home, before)
+            self.engine, self.record, self.source = engine, record, source
+        try:
+            self._apply(self.adapters(), progress)
+        except VigtuiError as error:
+            return [str(error)]
+        return []
+
+    @property
+    def visited(self) -> bool:
+        """Whether a model answers that came for one answer only."""
+        return self._host is not None
+
+    def leave(self, progress: Progress = silent) -> list[str]:
+        """Have the model answer again that was there before `visit`. Raises as `load` does."""
+        with self._changing:
+            if self._host is None:
+                return []
+            guest, (self.engine, record, self.source) = self.engine, self._host
+            self._host, self.record = None, record
+            if guest is not None:
+                guest.close()
+        return [] if self.engine is not None else self.load(lasting(record), progress)
+
+    def _source(self, record: Record, progress: Progress) -> Source:
+        backend = opening.backend_for(record, self.wish.backend)
+        digest = fingerprint(record, progress) if backend != "echo" and record.files else ""
+        return Source(record.ref, digest, record.format, Generation(**record.generation))
 
     def _opened(self, record: Record, progress: Progress) -> Backend:
         """Give an engine with `record`; the running one is ended first only when both do not fit the memory."""
@@ -146,6 +187,7 @@ class Desk:
             if self.engine is None or self.record is None:
                 raise
             self.engine.close()
+            self.engine = None
             try:
                 return self._opener(record, self.wish.loading, self.wish.backend, progress)
             except VigtuiError:
@@ -161,6 +203,10 @@ class Desk:
 
         Raises what `registry.open.adapter` and the engine raise; those before then stay.
         """
+        self._apply(adapters, progress)
+        _keep_adapters(self.session, adapters)
+
+    def _apply(self, adapters: Sequence[Adapter], progress: Progress) -> None:
         with self._changing:
             if self.engine is None or self.record is None:
                 raise BackendError(_("No model is loaded."))
@@ -168,10 +214,7 @@ class Desk:
             found = [(opening.adapter(one.ref, self.record, progress)[0], one.scale) for one in active]
             if found or self.source.adapters:
                 self.engine.adapt(found)
-            named = tuple((one.ref, one.scale) for one in active)
-            old = self.source
-            self.source = Source(old.name, old.sha256, old.format, old.generation, named)
-        _keep_adapters(self.session, adapters)
+            self.source = replace(self.source, adapters=tuple((one.ref, one.scale) for one in active))
 
     def choose_adapters(self, adapters: Sequence[Adapter]) -> None:
         """Keep these adapters with the conversation; the next `load` applies them."""
@@ -259,8 +302,9 @@ class Desk:
         self._closing.set()
         if self._replying.acquire(timeout=3):
             self._replying.release()
-        if self.engine is not None:
-            self.engine.close()
+        for engine in (self.engine, self._host[0] if self._host else None):
+            if engine is not None:
+                engine.close()
 
 
 def _keep_adapters(session: Session, adapters: Sequence[Adapter]) -> None:

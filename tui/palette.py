@@ -21,6 +21,8 @@ TABLE = (
     (N_("Rename"), N_("Give this conversation a title"), "rename"),
     (N_("Delete"), N_("Remove this conversation for good"), "delete"),
     (N_("Answer again"), N_("Make another answer beside the last one"), "regenerate"),
+    (N_("Answer again with…"), N_("Have another model answer the last message once, beside the first answer"), "elsewhere"),
+    (N_("Beams"), N_("All hypotheses of the last beam search with their scores"), "beams"),
     (N_("Stop"), N_("Stop the answer and keep what has come"), "stop"),
     (N_("Edit the last message"), N_("Send another version of it; the old one stays"), "edit_last"),
     (N_("Version before"), N_("Show the version before of the last message that has several"), "version(-1)"),

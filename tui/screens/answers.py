@@ -9,7 +9,7 @@ from textual import on, work
 from textual.message import Message
 from textual.timer import Timer
 
-from ...backends.base import Prefill, Text
+from ...backends.base import Beams, Prefill, Text
 from ...chat.prepare import Prepared
 from ...chat.record import Entry
 from ...core.errors import ContextError, VigtuiError
@@ -56,9 +56,11 @@ class Answers(Choices):
         self.editing: str | None = None
         self.inbox, self.halt = Inbox(), threading.Event()
         self._serial = 0
+        self.beams: Sequence[tuple[str, float]] = ()
         self._tokens = (0, 0)
         self._typing: Timer | None = None
         self._alive = True
+        self._before: str | None = None
 
     async def on_mount(self) -> None:
         self.set_interval(WATCH, self.watch_engine)
@@ -93,14 +95,33 @@ class Answers(Choices):
             if session.path() and session.path()[-1].role == "user":
                 await self.answer()
 
+    @work(group="turn")
+    async def answer_with(self, name: str, entry: Entry | None = None) -> None:
+        """Have the model `name` answer once what the answer `entry`, or the last one, answers; then the one before is
+        back."""
+        async with self.turn() as session:
+            before = session.path()[-1].id
+            session.regenerate(entry.id if entry else None)
+            await self.redraw()
+            self.start_visit(name)
+            self.waiting, self._before = True, before
+
+    @work(group="turn")
+    async def load_failed(self) -> None:
+        before, self._before = self._before, None
+        if before is not None:
+            async with self.turn() as session:
+                session.select(before)
+                await self.redraw()
+
     async def answer(self) -> None:
         """Have the last message of the user answered, now or as soon as a model is loaded."""
-        if self.desk.engine is None:
+        if self.desk.engine is None or (self.loading_now and self.desk.visited):
             self.waiting = True
             if not self.loading_now:
                 self.start_load(self.desk.wanted())
             return
-        self.waiting = False
+        self.waiting, self._before, self.beams = False, None, ()
         self.idle.clear()
         self.halt, self.inbox = threading.Event(), Inbox()
         self.prompt.ready = False
@@ -140,10 +161,14 @@ class Answers(Choices):
                 self._progressed(event)
             elif isinstance(event, Text):
                 self._tokens = (self._tokens[0], self._tokens[1] + event.tokens)
+            elif isinstance(event, Beams):
+                self.beams = event.candidates
         text = "".join(event.delta for event in events if isinstance(event, Text))
         if text and self.reply is not None:
             await self.reply.grow(text)
             self.status.show(activity=_("writing"), used=sum(self._tokens) or None)
+        if self.beams and self.reply is not None:
+            self.reply.lean(self.beams[0][0])
         return bool(events)
 
     def _progressed(self, event: Prefill) -> None:
@@ -167,6 +192,8 @@ class Answers(Choices):
         self.refresh_bindings()
         self.idle.set()
         self.recount()
+        if self.desk.visited:
+            self.end_visit()
 
     async def _failed(self, error: Exception, kept: Entry | None) -> None:
         """Say what happened. A message that does not fit goes back to where it was written."""

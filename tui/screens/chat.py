@@ -34,6 +34,8 @@ class ChatScreen(Answers):
         Binding("ctrl+n", "new", N_("New")),
         Binding("ctrl+o", "chats", N_("Chats")),
         Binding("ctrl+r", "regenerate", N_("Again"), tooltip=N_("Answer the last message once more")),
+        Binding("f10", "elsewhere", N_("Again with…"), show=False, tooltip=N_("Have another model answer this once")),
+        Binding("f12", "beams", N_("Beams"), show=False, tooltip=N_("All hypotheses of the beam search")),
         Binding("ctrl+t", "edit_last", N_("Edit"), tooltip=N_("Edit the last message and send it again")),
         Binding("ctrl+y", "copy_answer", N_("Copy"), priority=True, tooltip=N_("Copy the last answer")),
         Binding("ctrl+b", "copy_block", N_("Code"), tooltip=N_("Copy a code block")),
@@ -74,7 +76,9 @@ class ChatScreen(Answers):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "stop":
             return self.busy or self.editing is not None or self.loading_now
-        if action in ("regenerate", "edit_last", "copy_answer", "copy_block", "delete", "version", "focus_transcript"):
+        if action == "beams":
+            return bool(self.beams)
+        if action in ("regenerate", "elsewhere", "edit_last", "copy_answer", "copy_block", "delete", "version", "focus_transcript"):
             return bool(self.desk.session.path())
         return True
 
@@ -165,6 +169,10 @@ class ChatScreen(Answers):
             self.begin_editing(entry)
         elif what == "again":
             self.answer_again(entry)
+        elif what == "elsewhere":
+            self.choose_elsewhere(entry)
+        elif what == "beams":
+            self.action_beams()
         elif what == "version":
             self.go_version(entry.id, value)
         elif what == "pin":
@@ -220,6 +228,25 @@ class ChatScreen(Answers):
 
     def action_regenerate(self) -> None:
         self.answer_again()
+
+    def action_elsewhere(self) -> None:
+        self.choose_elsewhere()
+
+    @work(exclusive=True, group="dialog")
+    async def choose_elsewhere(self, entry: Entry | None = None) -> None:
+        """Ask which model shall answer once what `entry`, or the last answer, answers."""
+        from .models import ModelsScreen
+
+        name = await self.app.push_screen_wait(ModelsScreen(self.desk, _("Answer again with…")))
+        if name is not None:
+            self.answer_with(name, entry)
+
+    @work(exclusive=True, group="dialog")
+    async def action_beams(self) -> None:
+        from .beams import BeamsScreen
+
+        if self.beams:
+            await self.app.push_screen_wait(BeamsScreen(lambda: self.beams))
 
     def action_version(self, step: int) -> None:
         self.turned(Prompt.Turned(step))

@@ -1,7 +1,7 @@
 """A screen over a Desk whose model is loaded in the background."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -59,6 +59,10 @@ class Loads(Screen[None]):
         """Answer the message that waited for a model."""
         raise NotImplementedError
 
+    def load_failed(self) -> None:
+        """Do without the model that could not be loaded."""
+        raise NotImplementedError
+
     def recount(self, pause: float = 0.0) -> None:
         """Count what would be sent."""
         raise NotImplementedError
@@ -87,11 +91,22 @@ class Loads(Screen[None]):
 
     def start_load(self, names: list[str | None]) -> None:
         """Load the first of `names` that can be loaded; the screen goes on meanwhile."""
+        self._start(lambda progress: self._load_first(names, progress))
+
+    def start_visit(self, name: str) -> None:
+        """Load `name` for one answer; the screen goes on meanwhile."""
+        self._start(lambda progress: self.desk.visit(name, progress))
+
+    def end_visit(self) -> None:
+        """Bring back the model that was there before the visit."""
+        self._start(self.desk.leave)
+
+    def _start(self, work: Callable[[Progress], list[str]]) -> None:
         self.stop_load()
         self._load_halt = threading.Event()
         self._show_load(_("loading"))
         self.refresh_bindings()
-        self.load(names, self._load_halt)
+        self.load(work, self._load_halt)
 
     def stop_load(self) -> None:
         """Give up the load that runs, if any."""
@@ -99,9 +114,9 @@ class Loads(Screen[None]):
             self._load_halt.set()
 
     @work(thread=True, group="load", exit_on_error=False)
-    def load(self, names: list[str | None], halt: threading.Event) -> None:
+    def load(self, work: Callable[[Progress], list[str]], halt: threading.Event) -> None:
         try:
-            self.post_message(self.Loaded(halt, self._load_first(names, self._meter(halt))))
+            self.post_message(self.Loaded(halt, work(self._meter(halt))))
         except Exception as error:  # the edge: whatever happened becomes a sentence
             self.post_message(self.Loaded(halt, error=error))
 
@@ -144,7 +159,9 @@ class Loads(Screen[None]):
         self.show_model()
         self.refresh_bindings()
         self.recount()
-        if self.waiting and self.desk.engine is not None:
+        if event.error is not None:
+            self.load_failed()
+        elif self.waiting and self.desk.engine is not None:
             self.answer_waiting()
         self.waiting = False
 

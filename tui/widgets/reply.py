@@ -1,6 +1,9 @@
 """An answer: Markdown that grows while it streams, with its stamp below."""
 
+from typing import ClassVar
+
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Markdown, Static
 
@@ -15,20 +18,27 @@ from .turn import Turn
 class Reply(Turn):
     """What a model said. `speaker_name` says who while the answer has no stamp yet."""
 
-    LINKS = (("again", N_("again")), ("copy", N_("copy")), ("edit", N_("edit")))
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "elsewhere", N_("With…"), tooltip=N_("Have another model answer this once")),
+        Binding("b", "beams", N_("Beams"), show=False, tooltip=N_("All hypotheses of the beam search")),
+    ]
+    LINKS = (("again", N_("again")), ("elsewhere", N_("with…")), ("copy", N_("copy")), ("edit", N_("edit")))
 
     def __init__(self, entry: Entry | None = None, place: tuple[int, int] = (1, 1), who: str = "") -> None:
         super().__init__(entry, place)
         self.who = who
         self.body = Markdown(safe(entry.content) if entry else "", classes="body", open_links=False)
+        self.ahead = Static("", classes="ahead", markup=False)
         self.foot = Static(self.stamp(), classes="foot")
         self._safe = SafeStream()
 
     def compose_body(self) -> ComposeResult:
         yield self.body
+        yield self.ahead
         yield self.foot
 
     def on_mount(self) -> None:
+        self.ahead.display = False
         self.foot.tooltip = self.details()
 
     def speaker(self) -> str:
@@ -70,9 +80,16 @@ class Reply(Turn):
         if text := self._safe.feed(text):
             await self.body.append(text)
 
+    def lean(self, leading: str) -> None:
+        """Show below the answer what the leading beam has beyond the settled part, and may still take back."""
+        ahead = safe(leading).lstrip()[len(self.body.source.lstrip()) :]
+        self.ahead.display = bool(ahead.strip())
+        self.ahead.update(f"⋯ {ahead}")
+
     async def finish(self, entry: Entry, place: tuple[int, int]) -> None:
         """Show the answer as it was kept; where the pieces made other blocks than the whole, it is drawn anew."""
         self.revise(entry, place)
+        self.ahead.display = False
         text = safe(entry.content)
         if self.body.source != text or not _same(self.body, text):
             await self.body.update(text)

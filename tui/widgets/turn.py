@@ -43,8 +43,8 @@ class Turn(VerticalGroup, can_focus=True):
 
     @dataclass
     class Wanted(Message):
-        """The user wants something done with the message: "edit", "again", "copy", "pin", "block", "version", "move";
-        `value` is the number of the block or the step."""
+        """The user wants something done with the message: "edit", "again", "elsewhere", "beams", "copy", "pin", "block",
+        "version", "move"; `value` is the number of the block or the step."""
 
         turn: "Turn"
         what: str
@@ -98,6 +98,12 @@ class Turn(VerticalGroup, can_focus=True):
 
     def action_again(self) -> None:
         self.post_message(self.Wanted(self, "again"))
+
+    def action_elsewhere(self) -> None:
+        self.post_message(self.Wanted(self, "elsewhere"))
+
+    def action_beams(self) -> None:
+        self.post_message(self.Wanted(self, "beams"))
 
     def action_copy(self) -> None:
         self.post_message(self.Wanted(self, "copy"))

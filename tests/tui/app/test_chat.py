@@ -1,13 +1,21 @@
 """The conversation: asking, stopping, again, editing, versions, copying."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+from textual.widgets import Static
+from vigtui.backends.base import Beams, Done, Event, Generation, Prompt, Stop, Text
 from vigtui.chat.store import Store
 from vigtui.core.errors import BackendError
+from vigtui.registry.store import Registry
+from vigtui.tui.screens.beams import BeamsScreen
 from vigtui.tui.screens.blocks import BlocksScreen
+from vigtui.tui.screens.models import ModelsScreen
 from vigtui.tui.widgets.reply import Reply
 from vigtui.tui.widgets.turn import Turn
 
+from ...tiny import write_gguf
 from .conftest import stage
 
 CODE = "Deux blocs :\n\n```python\nx = 1\n```\n\net\n\n~~~sh\nls [b]\n~~~\n"
@@ -281,3 +289,62 @@ async def test_a_message_can_be_walked_to_and_back() -> None:
         assert isinstance(one.app.focused, Turn)
         await one.press("down")
         assert one.app.focused is one.prompt
+
+
+async def test_another_model_answers_once_beside_the_first(tmp_path: Path) -> None:
+    Registry().add(write_gguf(tmp_path / "tiny.gguf"))
+    async with stage() as one:
+        await one.say("Bonjour ?")
+        first = one.desk.engine
+        await one.press("f10")
+        await one.opens(ModelsScreen)
+        await one.press(*"tiny", "enter")
+        await one.until(lambda: len(one.session.siblings(one.session.path()[-1].id)) == 2)
+        await one.until(lambda: not one.screen.busy and not one.desk.visited and not one.screen.loading_now)
+        answers = one.session.siblings(one.session.path()[-1].id)
+        assert [e.stamp.model for e in answers if e.stamp] == ["vigogneau", "tiny:F32"]
+        assert one.desk.engine is first and one.desk.source.name == "vigogneau"
+        await one.say("Et après ?")
+        last = one.session.path()[-1].stamp
+        assert last is not None and last.model == "vigogneau"
+
+
+async def test_a_visit_that_fails_leaves_the_first_answer(tmp_path: Path) -> None:
+    Registry().add(write_gguf(tmp_path / "tiny.gguf"))
+    async with stage() as one:
+        await one.say("Bonjour ?")
+        before, one.engines.failure = one.contents, BackendError("It cannot be loaded.")
+        await one.press("ctrl+up", "w")
+        await one.opens(ModelsScreen)
+        await one.press(*"tiny", "enter")
+        await one.until(lambda: len(one.app.screen_stack) == 1 and one.screen._before is None)
+        await one.until(lambda: one.contents == before and not one.screen.loading_now)
+        await one.until(lambda: one.drawn == before)
+        assert not one.desk.visited and one.desk.source.name == "vigogneau"
+
+
+async def test_the_leading_beam_is_marked_and_all_can_be_seen() -> None:
+    async with stage() as one:
+        held = threading.Event()
+
+        def searching(prompt: Prompt, generation: Generation, stop: Stop) -> Iterator[Event]:
+            yield Text("Le lama", 2)
+            yield Beams((("Le lama vit haut", -1.5), ("Le lama dort", -2.25)))
+            held.wait(20)
+            yield Text(" vit haut", 2)
+            yield Done("stop", 3, 0, 4, 0.1, 0.1, 0)
+
+        one.engines.last.stream = searching  # pyright: ignore[reportAttributeAccessIssue]
+        await one.send("Où ?")
+        await one.until(lambda: one.screen.reply is not None and one.screen.reply.ahead.display)
+        assert one.screen.reply is not None
+        assert "vit haut" in str(one.screen.reply.ahead.content)
+        await one.pilot.press("f12")
+        await one.until(lambda: isinstance(one.app.screen, BeamsScreen))
+        seen = str(one.app.screen.query_one(Static).content)
+        assert "Le lama dort" in seen and "-2" in seen
+        await one.pilot.press("escape")
+        held.set()
+        await one.until(lambda: not one.screen.busy)
+        assert one.contents[-1] == "Le lama vit haut"
+        assert not one.screen.query(Reply).last().ahead.display
