@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-ROOMS := assets backends chat core registry tui bench tests
+ROOMS := assets backends chat core registry server tui bench tests
 
 .PHONY: run test check bench train wheel locale clean
 

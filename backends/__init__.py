@@ -12,20 +12,15 @@ if TYPE_CHECKING:
 # Name → where the class is. A new backend is its file and a line here; nothing is imported before it is used.
 TABLE: dict[str, str] = {
     "llama.cpp": "llama_cpp:LlamaCppBackend",
+    "transformers": "transformers:TransformersBackend",
+    "gptq": "gptq:GptqBackend",
+    "remote": "remote:RemoteBackend",
     "echo": "echo:EchoBackend",
 }
 
-EXTRAS: dict[str, str] = {"transformers": "transformers", "gptq": "gptq"}
-"""Backends that models of some kinds need and this version does not have, with their extra."""
-
 
 def backend_class(name: str) -> "type[Backend]":
-    """Give the class of the backend `name`. Raises BackendError or UsageError when there is none."""
-    if name in EXTRAS and name not in TABLE:
-        raise BackendError(
-            _("This needs the {backend} backend, which this version does not have.").format(backend=name),
-            _("It will come with the extra vigtui[{extra}]; a GGUF model runs today.").format(extra=EXTRAS[name]),
-        )
+    """Give the class of the backend `name`. Raises UsageError when there is none."""
     if name not in TABLE:
         raise UsageError(
             _("There is no backend {name}.").format(name=name),
@@ -36,9 +31,15 @@ def backend_class(name: str) -> "type[Backend]":
 
 
 def create(name: str, in_process: bool = False) -> "Backend":
-    """Give an engine of the backend `name`, in a process of its own unless `in_process`."""
+    """Give an engine of the backend `name`, in a process of its own unless `in_process`.
+
+    Raises UsageError when there is none, BackendError with the command to install it when it cannot run here.
+    """
+    kind = backend_class(name)
+    if reason := kind.unavailable():
+        raise BackendError(_("The {backend} backend cannot run here.").format(backend=name), reason)
     if in_process:
-        return backend_class(name)()
+        return kind()
     from .engine import Engine
 
     return Engine(name)

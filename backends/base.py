@@ -15,13 +15,19 @@ if TYPE_CHECKING:
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
+DEFAULT_CONTEXT = 4096
+"""Tokens of context where nobody says how many, and the model was trained with no fewer."""
+DEFAULT_ANSWER = 1024
+"""Tokens of an answer where nobody says how many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """How to generate. None means unset; names as in transformers and the OpenAI API.
 
     Order of sampling: penalties, temperature, top_k (0 = off), top_p, min_p, draw. Temperature 0 is greedy.
-    `repetition_window` counts tokens, −1 the prompt and the answer. Raises UsageError for values out of range.
+    `repetition_window` counts tokens, −1 the prompt and the answer. `logprobs` 1 asks for the logarithm of the
+    probability that the model itself gave each token. Raises UsageError for values out of range.
     """
 
     max_tokens: int | None = None
@@ -42,6 +48,7 @@ class Generation:
     banned_strings: tuple[str, ...] | None = None
     json_schema: str | None = None
     grammar: str | None = None
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -76,6 +83,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "frequency_penalty": (-10.0, 10.0),
     "num_beams": (1, 64),
     "seed": (0, 2**32 - 2),
+    "logprobs": (0, 1),
 }
 
 DEFAULTS = Generation(
@@ -95,12 +103,23 @@ DEFAULTS = Generation(
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """A model on a server: its base URL, the model's name there, and the variable that holds the key, if any."""
+
+    url: str
+    model: str
+    key_env: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a backend loads: `kind` as in a record ("gguf", "safetensors", "gptq", …) and where it lies."""
+    """What a backend loads: `kind` as in a record ("gguf", "safetensors", "gptq", "remote") and where it lies; of a
+    remote model `path` says nothing."""
 
     name: str
     kind: str
     path: Path
+    remote: Remote | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from ..core.i18n import _
 from ..core.progress import Progress
 from . import llama_native, llama_state, threads
 from .base import (
+    DEFAULT_ANSWER,
+    DEFAULT_CONTEXT,
     DEFAULTS,
     Backend,
     Done,
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
 
 BATCH = 512
 """Tokens a decode call: the step of prefill progress, and of what is kept when a prefill is stopped."""
-DEFAULT_CONTEXT = 4096
-DEFAULT_ANSWER = 1024
 MAX_THREADS = 512
 """GGML_MAX_N_THREADS: one more and the library crashes."""
 _ALL_LAYERS = 999
@@ -57,7 +57,8 @@ class LlamaCppBackend(Backend):
         {
             "max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
             "repetition_window", "no_repeat_ngram_size", "presence_penalty", "frequency_penalty", "seed", "stop",
-            "stop_token_ids", "banned_strings", "json_schema", "grammar", "adapters", "state", "score", "pieces",
+            "stop_token_ids", "banned_strings", "json_schema", "grammar", "logprobs", "adapters", "state", "score",
+            "pieces",
         }
     )  # fmt: skip
 
@@ -325,16 +326,20 @@ class LlamaCppBackend(Backend):
         piece, feed, sample, context = self._vocabulary.piece, out.feed, sampler.sample, self._context
         ends = self._vocabulary.end_ids | set(generation.stop_token_ids or ())
         count, shown = 0, 0
+        weighed: list[float] = []
         finish: FinishReason = "length"
         while count < limit:
+            norm = self._norm() if generation.logprobs else 0.0
             token = sample(context)
             count += 1
             if token in ends:
                 finish = "stop"
                 break
+            if generation.logprobs:
+                weighed.append(self._native.llama_get_logits_ith(context, -1)[token] - norm)
             if delta := feed(piece(token)):
-                yield Text(delta, count - shown)
-                shown = count
+                yield Text(delta, count - shown, tuple(weighed) or None)
+                shown, weighed = count, []
             if out.stopped:
                 return count, "stop"
             if stop():
@@ -345,8 +350,17 @@ class LlamaCppBackend(Backend):
                 self._decode(self._token, 1)
                 self._cached.append(token)
         if rest := out.finish():
-            yield Text(rest, count - shown)
+            yield Text(rest, count - shown, tuple(weighed) or None)
         return count, "stop" if out.stopped else finish
+
+    def _norm(self) -> float:
+        """The logarithm of the sum of all exponentials of the last logits: what turns one into a log-probability."""
+        import numpy as np  # only for those who ask
+
+        pointer = self._native.llama_get_logits_ith(self._context, -1)
+        logits = np.ctypeslib.as_array(pointer, (self._vocabulary.size,)).astype(np.float64)
+        top = logits.max()
+        return float(top + np.log(np.exp(logits - top).sum()))
 
     # Adapters
 

@@ -7,6 +7,8 @@ import os
 import sys
 import types
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -17,11 +19,12 @@ WARNING, ERROR = 3, 4
 
 messages: deque[str] = deque(maxlen=40)
 """The last warnings and errors of the library, for the sentence that explains a failure."""
+_listeners: list[Callable[[int, str], None]] = []
 
 
 def unavailable() -> str | None:
     """Say why llama.cpp cannot be used here, or None."""
-    if importlib.util.find_spec("llama_cpp") is None:
+    if "llama_cpp" not in sys.modules and importlib.util.find_spec("llama_cpp") is None:
         return _("llama-cpp-python is not installed: pip install llama-cpp-python")
     return None
 
@@ -37,6 +40,7 @@ def submodule(name: str) -> Any:
             raise BackendError(unavailable() or "", _("Or choose another backend with `--backend`."))
         package = types.ModuleType("llama_cpp")
         package.__path__ = list(spec.submodule_search_locations)
+        package.__spec__ = spec  # whoever asks whether the package is installed reads this
         sys.modules["llama_cpp"] = package
     return importlib.import_module(f"llama_cpp.{name}")
 
@@ -59,10 +63,23 @@ def _log_callback(native: Any) -> Any:
     def keep(this_level: int, text: bytes, _data: object) -> None:
         nonlocal level
         level = this_level if this_level in (1, 2, WARNING, ERROR) else level  # 5 continues a message
+        words = text.decode("utf-8", "replace") if level >= WARNING or _listeners else ""
         if level >= WARNING:
-            messages.append(text.decode("utf-8", "replace").strip())
+            messages.append(words.strip())
+        for listener in _listeners:
+            listener(level, words)
 
     return native.llama_log_callback(keep)
+
+
+@contextmanager
+def listening(listener: Callable[[int, str], None]) -> Iterator[None]:
+    """Give `listener` the level and the text of all that the library logs; what it raises would be lost."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def reason(default: str) -> str:

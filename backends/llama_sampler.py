@@ -9,6 +9,7 @@ from typing import Any
 from ..core.errors import UsageError
 from ..core.i18n import _
 from . import grammar as grammars
+from .banned import Banned
 from .base import Generation
 from .llama_vocab import Vocabulary
 
@@ -77,7 +78,7 @@ class Sampler:
         """Draw the next token from the logits of the last decode."""
         if self._bans.active:
             self._bans.apply(self._native.llama_get_logits_ith(context, -1))
-        if self._grammar is None and not self._bans.strings:
+        if self._grammar is None and not self._bans.banned:
             token = self._native.llama_sampler_sample(self._chain, context, -1)
         else:
             token = self._sample_tested(context)
@@ -134,18 +135,16 @@ class Sampler:
 class _Bans:
     """What must not come next: an end before `min_tokens`, a repeated n-gram, the last piece of a banned string.
 
-    N-grams as in transformers (NoRepeatNGramLogitsProcessor). Strings are watched for in the text itself, since
-    the same text has many spellings in tokens.
+    N-grams as in transformers (NoRepeatNGramLogitsProcessor).
     """
 
     def __init__(self, vocabulary: Vocabulary, generation: Generation, prompt: Sequence[int]) -> None:
-        self._vocabulary = vocabulary
         ends = vocabulary.end_ids | set(generation.stop_token_ids or ())
         self._ends = tuple(token for token in ends if 0 <= token < vocabulary.size)
         self._least = generation.min_tokens or 0
         self._size = generation.no_repeat_ngram_size or 0
-        self.strings = tuple(text.encode("utf-8", "replace") for text in generation.banned_strings or () if text)
-        self.active = bool(self._least or self._size or self.strings)
+        self.banned = Banned(generation.banned_strings or (), vocabulary.piece)
+        self.active = bool(self._least or self._size or self.banned)
         self._generated = 0
         self._tail = b""
         self._history: list[int] = []
@@ -165,8 +164,7 @@ class _Bans:
 
     def completes(self, token: int) -> bool:
         """Whether the answer would hold a banned string after `token`."""
-        text = self._tail + self._vocabulary.piece(token)
-        return any(string in text for string in self.strings)
+        return self.banned.completes(self._tail, token)
 
     def accept(self, token: int) -> None:
         """Note that `token` was chosen."""
@@ -175,9 +173,8 @@ class _Bans:
         self._generated += 1
         if self._size:
             self._remember(token)
-        if self.strings:
-            keep = max(map(len, self.strings)) - 1
-            self._tail = (self._tail + self._vocabulary.piece(token))[-keep:] if keep else b""
+        if self.banned:
+            self._tail = self.banned.after(self._tail, token)
 
     def _remember(self, token: int) -> None:
         self._history.append(token)

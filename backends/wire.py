@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ERRORS, VigtuiError
-from .base import EVENTS, Event, Generation, LoadOptions, Message, ModelFiles, ModelInfo, Prompt
+from .base import EVENTS, Event, Generation, LoadOptions, Message, ModelFiles, ModelInfo, Prompt, Remote
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -49,7 +49,8 @@ def generation(value: dict[str, Any]) -> Generation:
 
 def model(value: dict[str, Any]) -> ModelFiles:
     """Give the ModelFiles of its JSON form."""
-    return ModelFiles(value["name"], value["kind"], Path(value["path"]))
+    remote = Remote(**value["remote"]) if value["remote"] else None
+    return ModelFiles(value["name"], value["kind"], Path(value["path"]), remote)
 
 
 def options(value: dict[str, Any]) -> LoadOptions:

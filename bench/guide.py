@@ -51,12 +51,12 @@ def report(name: str, path: Path) -> None:
 
 def main() -> None:
     """Score the F16 weights of the Hugging Face folder and the shipped file."""
-    from vigtui.registry.convert import llama
+    from vigtui.registry.convert.model import convert
 
     home = assets.path("vigogneau")
     with tempfile.TemporaryDirectory() as folder:
         exact = Path(folder) / "vigogneau-f16.gguf"
-        llama.convert(home / "hf", exact, "f16", silent)
+        convert(home / "hf", exact, "f16", silent)
         report("F16", exact)
     report("Q8_0", home / "vigogneau.gguf")
 

@@ -1,11 +1,13 @@
 """Models that the benchmarks need: the embedded one, and a random Llama of 1.1 billion parameters made on the spot."""
 
 import ctypes
+import json
 from pathlib import Path
 
 from vigtui import assets
 
-CACHE = Path(__file__).parent / ".cache"
+from .table import CACHE
+
 LAYERS, WIDTH, FFN, HEADS, KV_HEADS, WORDS = 22, 2048, 5632, 32, 4, 32000  # TinyLlama's shape
 
 
@@ -24,6 +26,90 @@ def billion() -> Path:
         quantize(source, path)
         source.unlink()
     return path
+
+
+def folder() -> Path:
+    """Give the same Llama as a Hugging Face folder of float16 weights in two shards, kept in bench/.cache."""
+    path = CACHE / "random-1.1b-hf"
+    if not (path / "config.json").exists():
+        path.mkdir(parents=True, exist_ok=True)
+        _weights(path)
+        _words(path)
+        config = {
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "float16",
+            "hidden_size": WIDTH, "intermediate_size": FFN, "num_hidden_layers": LAYERS, "vocab_size": WORDS,
+            "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 2048, "tie_word_embeddings": False, "hidden_act": "silu",
+            "bos_token_id": 1, "eos_token_id": 2,
+        }  # fmt: skip
+        (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def adapter(rank: int = 16) -> Path:
+    """Give a random LoRA adapter of all seven linear modules for `folder`, kept in bench/.cache."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    path = CACHE / f"random-1.1b-lora-r{rank}"
+    if not (path / "adapter_config.json").exists():
+        path.mkdir(parents=True, exist_ok=True)
+        random, tensors = np.random.default_rng(1), {}
+        for name, (rows, columns) in _linears().items():
+            at = f"base_model.model.{name}"
+            tensors[f"{at}.lora_A.weight"] = random.normal(0, 0.02, (rank, columns)).astype(np.float32)
+            tensors[f"{at}.lora_B.weight"] = random.normal(0, 0.02, (rows, rank)).astype(np.float32)
+        save_file(tensors, path / "adapter_model.safetensors")
+        modules = sorted({name.rpartition(".")[2] for name in _linears()})
+        settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank, "bias": "none"}
+        settings |= {"target_modules": modules, "base_model_name_or_path": str(folder())}
+        (path / "adapter_config.json").write_text(json.dumps(settings))
+    return path
+
+
+def _linears() -> dict[str, tuple[int, int]]:
+    """Give every linear module by its Hugging Face name, with its (rows, columns)."""
+    kv = KV_HEADS * (WIDTH // HEADS)
+    shapes = {"self_attn.q_proj": (WIDTH, WIDTH), "self_attn.k_proj": (kv, WIDTH), "self_attn.v_proj": (kv, WIDTH)}
+    shapes |= {"self_attn.o_proj": (WIDTH, WIDTH), "mlp.gate_proj": (FFN, WIDTH), "mlp.up_proj": (FFN, WIDTH)}
+    shapes |= {"mlp.down_proj": (WIDTH, FFN)}
+    return {f"model.layers.{i}.{name}": shape for i in range(LAYERS) for name, shape in shapes.items()}
+
+
+def _weights(path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    random = np.random.default_rng(0)
+    shapes = {f"{name}.weight": shape for name, shape in _linears().items()}
+    shapes |= {"model.embed_tokens.weight": (WORDS, WIDTH), "lm_head.weight": (WORDS, WIDTH)}
+    norms = [
+        f"model.layers.{i}.{name}.weight"
+        for i in range(LAYERS)
+        for name in ("input_layernorm", "post_attention_layernorm")
+    ]
+    tensors = {name: random.normal(0, 0.02, shape).astype(np.float16) for name, shape in shapes.items()}
+    tensors |= {name: np.ones(WIDTH, np.float16) for name in (*norms, "model.norm.weight")}
+    names, parts = sorted(tensors), ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    held = {name: parts[2 * number >= len(names)] for number, name in enumerate(names)}
+    for part in parts:
+        save_file({name: tensors[name] for name in names if held[name] == part}, path / part, {"format": "pt"})
+    (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": held}))
+
+
+def _words(path: Path) -> None:
+    """Write a SentencePiece model of made-up words."""
+    from sentencepiece import sentencepiece_model_pb2 as format
+
+    model = format.ModelProto()
+    model.trainer_spec.model_type = format.TrainerSpec.BPE
+    model.trainer_spec.byte_fallback = True
+    model.normalizer_spec.name = "identity"
+    kinds = {"<unk>": 2, "<s>": 3, "</s>": 3} | {f"<0x{byte:02X}>": 6 for byte in range(256)}
+    for number, piece in enumerate([*kinds, *(f"▁w{i:x}" for i in range(WORDS - len(kinds)))]):
+        model.pieces.add(piece=piece, score=-float(number), type=kinds.get(piece, 1))
+    (path / "tokenizer.model").write_bytes(model.SerializeToString())
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
 
 
 def write(path: Path) -> None:

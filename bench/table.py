@@ -2,12 +2,18 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+CACHE = Path(__file__).parent / ".cache"
+"""Where models made for benchmarks are kept."""
 
 
 def row(*cells: object) -> None:
@@ -43,3 +49,38 @@ def middle(run: Callable[[], float], times: int = 7) -> float:
     """Give the median of several runs, after one that warms up."""
     run()
     return statistics.median(run() for _ in range(times))
+
+
+def peak() -> float:
+    """Give the peak of this process's resident memory so far, in MiB."""
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def timed(work: Callable[[], object]) -> dict[str, float]:
+    """Do `work`; give its seconds and the peak memory of this process in MiB."""
+    began = time.perf_counter()
+    work()
+    return {"seconds": time.perf_counter() - began, "mib": peak()}
+
+
+def contest(module: str, works: dict[str, Callable[[Path], None]], runs: int = 2) -> None:
+    """Print a table of works that each write a file or folder, the first being ours: best of `runs`, in turn, each in a
+    process of its own. Called as `python -m bench.MODULE WHO TARGET`, do that one work and print its figures."""
+    if len(sys.argv) > 2 and sys.argv[1] in works:
+        print(json.dumps(timed(lambda: works[sys.argv[1]](Path(sys.argv[2])))))
+        return
+    found: dict[str, list[dict[str, float]]] = {who: [] for who in works}
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        for who in [*reversed(works)] * runs:
+            target = Path(folder) / "product"
+            found[who].append(measure(module, who, target))
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+    best = {who: min(figures, key=lambda one: one["seconds"]) for who, figures in found.items()}
+    ours = best[next(iter(works))]
+    head("who", "seconds", "ours ÷ theirs", "peak MiB", "ours ÷ theirs")
+    for who, one in best.items():
+        shares = (f"{ours[name] / one[name]:.2f}" for name in ("seconds", "mib"))
+        row(who, f"{one['seconds']:.1f}", next(shares), f"{one['mib']:.0f}", next(shares))

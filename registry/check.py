@@ -31,12 +31,12 @@ def refusal(found: Sniffed) -> VigtuiError:
         return NotFoundError(_("There is no file {path}.").format(path=path), _("Check the path."))
     if found.kind == "ggml":
         return FormatError(*_of_2023(found))
-    sentences = _refusals()
+    sentences = _refusals(whole=not detail)
     key = f"{found.kind} {found.variant}"
     message, hint = sentences.get(key) or sentences.get(found.kind) or ("{detail}", _("Fetch it again."))
     hint = detail if found.kind == "folder" and detail else hint
     message = message.format(path=path, detail=detail, architecture=found.architecture).strip()
-    return FormatError(message, hint)
+    return FormatError(message, hint.format(path=path) if hint != detail else hint)
 
 
 def _of_2023(found: Sniffed) -> tuple[str, str]:
@@ -49,11 +49,11 @@ def _of_2023(found: Sniffed) -> tuple[str, str]:
     if found.variant == "adapter":
         return message, _("Use the PEFT adapter that it was made from, or a GGUF adapter.")
     if found.quantization:
-        message += " " + _("Its {type} blocks are of a layout that nothing converts.").format(type=found.quantization)
-    return message, _instead(found.path)
+        message += " " + _("Its {type} blocks are of a layout that GGUF does not have.").format(type=found.quantization)
+    return message, instead(found.path)
 
 
-def _instead(path: Path) -> str:
+def instead(path: Path) -> str:
     """Name the GGUF build that the catalogue has of the model a file is called after."""
     from . import catalogue  # 10 ms, of which a load has no use
 
@@ -64,7 +64,7 @@ def _instead(path: Path) -> str:
     return _("Pull a GGUF build of this model instead.")
 
 
-def _refusals() -> dict[str, tuple[str, str]]:
+def _refusals(whole: bool) -> dict[str, tuple[str, str]]:
     """Give kind, or kind and variant → (sentence, next step), in the language in force."""
     gguf = _("Pull a GGUF build of this model instead.")
     other = _("Fetch the safetensors or GGUF form.")
@@ -75,7 +75,11 @@ def _refusals() -> dict[str, tuple[str, str]]:
         "folder": (_("{path} holds no model."), _("Give the folder or file with the weights.")),
         "lfs": (_("{path} is a git-lfs pointer, not the file itself."), _("Run `git lfs pull` there, or pull it.")),
         "html": (_("{path} is a web page, not a model."), _("Fetch the file itself, not its page.")),
-        "torch": (_("{path} holds PyTorch weights, which vigtui does not load."), other),
+        "torch": (_("{path} holds PyTorch weights without their config.json."), _("Fetch the whole folder.")),
+        "torch strange": (
+            _("{path} would run code when it is unpickled: {detail}."),
+            _("Do not open it with other programs; fetch the safetensors form."),
+        ),
         "torch adapter": (
             _("{path} holds {detail} in a PyTorch file, which vigtui does not load."),
             _("Merge it into its base model with `vigtui merge`, or fetch its adapter_model.safetensors."),
@@ -89,7 +93,10 @@ def _refusals() -> dict[str, tuple[str, str]]:
             _("Fetch it from its author again, or train it with a later PEFT."),
         ),
         "pickle": (_("{path} is a pickle, which can run code when it is read."), other),
-        "meta": (_("{path} holds Meta's original checkpoint. {detail}"), gguf),
+        "meta": (
+            _("{path} holds Meta's original checkpoint. {detail}"),
+            _("`vigtui convert {path}` makes a GGUF of it.") if whole else _("Fetch the missing file."),
+        ),
         "awq": (_("{path} is quantized with AWQ, which no backend here reads."), gguf),
         "weights": (_("{path} holds weights without their config.json."), _("Fetch the whole folder.")),
         "weights adapter": (

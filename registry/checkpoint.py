@@ -19,20 +19,25 @@ from . import pickled
 from .convert.safetensors import ITEM
 from .header import CutShort
 from .kind import OLD_TORCH
-from .pickled import Pickled, Tensor
+from .pickled import Tensor
 
 _DIRECTORY = 2 << 20
+_DAMAGE = (ValueError, KeyError, zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The tensors by name, the strange functions that unpickling would call, and the bytes the file has and needs."""
+    """The tensors by name, the strange functions that unpickling would call, and the bytes the file has and needs.
+
+    `places` are the bytes of the file where the storages lie, key → (begin, end).
+    """
 
     tensors: Mapping[str, Tensor]
     empty: bool
     strange: tuple[str, ...]
     size: int
     expected: int
+    places: Mapping[str, tuple[int, int]]
 
     @property
     def parameters(self) -> int:
@@ -46,7 +51,7 @@ def read(path: Path) -> Checkpoint:
         start = file.read(len(OLD_TORCH))
         try:
             return _zip(path, file) if start.startswith(b"PK") else _old(path, file)
-        except (ValueError, zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise FormatError(
                 _("{path} is not a PyTorch file that can be read.").format(path=path), _("Fetch it again.")
             ) from error
@@ -62,11 +67,41 @@ def _zip(path: Path, file: BinaryIO) -> Checkpoint:
             raise ValueError(_("no data.pkl"))
         with archive.open(main) as opened:
             found = pickled.read(io.BytesIO(opened.read(pickled.LIMIT)))
-    lengths = {name.removeprefix(main[: -len("data.pkl")]): entry.file_size for name, entry in entries.items()}
-    for tensor in found.tensors.values():
-        if lengths.get(f"data/{tensor.key}", -1) < tensor.stored * ITEM.get(tensor.dtype, 1):
-            raise ValueError(tensor.key)
-    return _checkpoint(found, size, size)
+        prefix, places = main[: -len("data.pkl")], {}
+        _refuse_big_endian(archive, entries.get(f"{prefix}byteorder"))
+        for key, (dtype, count) in found.storages.items():
+            places[key] = _place(file, entries[f"{prefix}data/{key}"], archive.start_dir)
+            if places[key][1] - places[key][0] < count * ITEM.get(dtype, 1):
+                raise ValueError(key)
+    _refuse_overlap(places)
+    return Checkpoint(found.tensors, found.empty, found.strange, size, size, places)
+
+
+def _place(file: BinaryIO, entry: zipfile.ZipInfo, end: int) -> tuple[int, int]:
+    """Give the bytes of a stored entry; its local header may be longer than the directory tells (torch aligns)."""
+    file.seek(entry.header_offset)
+    head = file.read(30)
+    if entry.compress_type or entry.flag_bits & 1 or entry.compress_size != entry.file_size or head[:4] != b"PK\3\4":
+        raise ValueError(entry.filename)
+    begin = entry.header_offset + 30 + sum(struct.unpack_from("<2H", head, 26))
+    if begin + entry.file_size > end:
+        raise ValueError(entry.filename)
+    return begin, begin + entry.file_size
+
+
+def _refuse_big_endian(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | None) -> None:
+    if entry:
+        with archive.open(entry) as opened:
+            if opened.read(3) == b"big":
+                raise ValueError("byteorder")
+
+
+def _refuse_overlap(places: Mapping[str, tuple[int, int]]) -> None:
+    end = 0
+    for begin, after in sorted(places.values()):
+        if begin < end:
+            raise ValueError("overlap")
+        end = after
 
 
 def _refuse_large(file: BinaryIO, path: Path, size: int) -> None:
@@ -94,16 +129,21 @@ def _old(path: Path, file: BinaryIO) -> Checkpoint:
         pickled.read(data)
     try:
         found = pickled.read(data)
+        order = pickled.keys(data)
     except ValueError:
         if size <= len(OLD_TORCH) + pickled.LIMIT:
             raise CutShort(path, size) from None
         raise
-    storages = {tensor.key: tensor.stored * ITEM.get(tensor.dtype, 1) for tensor in found.tensors.values()}
-    expected = len(OLD_TORCH) + data.tell() + sum(storages.values())
-    if storages and size < expected:
-        raise CutShort(path, size, expected)
-    return _checkpoint(found, size, expected)
-
-
-def _checkpoint(found: Pickled, size: int, expected: int) -> Checkpoint:
-    return Checkpoint(found.tensors, found.empty, found.strange, size, expected)
+    at, places = len(OLD_TORCH) + data.tell(), {}
+    for key in order:
+        dtype, count = found.storages[key]
+        places[key] = (at + 8, at := at + 8 + count * ITEM.get(dtype, 1))
+    if len(places) < len(order) or places.keys() != found.storages.keys():
+        raise ValueError("keys")
+    if size < at:
+        raise CutShort(path, size, at)
+    for key, (begin, _end) in places.items():
+        file.seek(begin - 8)
+        if int.from_bytes(file.read(8), "little") != found.storages[key][1]:
+            raise ValueError(key)
+    return Checkpoint(found.tensors, found.empty, found.strange, size, at, places)

@@ -1,6 +1,6 @@
 """Which files of a repository make one model: one quantization, one form of the weights, nothing twice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..core.errors import FormatError, NotFoundError, UsageError
@@ -28,16 +28,17 @@ Weigh = Callable[[str, tuple[Option, ...]], list[Plan]]
 """Gives the plans of the options of one kind, in their order."""
 
 
-def choose(repository: Repository, wanted: Reference, weigh: Weigh) -> Choice:
+def choose(repository: Repository, wanted: Reference, weigh: Weigh, first: Sequence[str] = ()) -> Choice:
     """Give the files of the model that `wanted` means; of GGUF builds Q4_K_M, else the nearest that fits.
 
+    Of several kinds the usual one is taken, unless there is one of `first`, in that order.
     Raises NotFoundError for a file or tag that is not there, UsageError when the choice is a person's, FormatError
     when nothing there can be used.
     """
     files = tuple(file for file in repository.files if _plain(file.name))
     if wanted.file:
         return _one_file(repository, files, wanted.file)
-    for kind, find in FORMS:
+    for kind, find in sorted(FORMS, key=lambda form: first.index(form[0]) if form[0] in first else len(first)):
         if options := find(files, repository.name):
             return Choice(kind, _pick(kind, options, wanted.tag, weigh, repository.name), tuple(options))
     raise _unusable(repository)

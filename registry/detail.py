@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..backends.base import LoadOptions
-from ..core.errors import NotFoundError
+from ..core.errors import FormatError, NotFoundError
 from . import document, header
 from .check import refusal
 from .convert import safetensors
@@ -16,6 +17,7 @@ from .plan import Plan
 from .record import File, Record
 from .sniff import sniff
 from .store import Registry
+from .workshop.report import Report
 
 _HASHED = 64 << 20
 """Bytes of a file that is hashed to be shown; larger ones show the hash that is known."""
@@ -25,7 +27,8 @@ _HASHED = 64 << 20
 class Detail:
     """`types` counts tensors by type; `template` is the model's own chat template. `plan` says what a load needs.
 
-    `children` are the models made of it, `problem` the sentence about files that are damaged or gone.
+    `children` are the models made of it, `problem` the sentence about files that are damaged or gone, `report` what a
+    product was measured to be worth.
     """
 
     record: Record
@@ -36,13 +39,14 @@ class Detail:
     children: tuple[str, ...] = ()
     used: float | None = None
     problem: str = ""
+    report: Report | None = None
 
 
 def detail(record: Record, context: int | None = None) -> Detail:
     """Give what is known of `record`, with the memory that it takes at `context` tokens."""
     registry = Registry()
     children = tuple(one.ref for one in registry.all() if {record.ref, record.name} & set(one.parents))
-    known = Detail(record, children=children, used=registry.used().get(record.ref))
+    known = Detail(record, children=children, used=registry.used().get(record.ref), report=_report(record))
     if not record.files:
         return known
     found = sniff(record.path)
@@ -57,6 +61,11 @@ def detail(record: Record, context: int | None = None) -> Detail:
         template=_template(found),
         plan=None if record.kind == "adapter" else needs(record.ref, found, LoadOptions(context=context)),
     )
+
+
+def _report(record: Record) -> Report | None:
+    with suppress(FormatError):
+        return Report.from_values(record.made_with["report"]) if "report" in record.made_with else None
 
 
 def _hashed(file: File) -> File:

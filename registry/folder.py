@@ -1,7 +1,8 @@
-"""What a folder is: a Hugging Face model in safetensors, GPTQ or AWQ, a PEFT adapter, or nothing that can be loaded."""
+"""What a folder is: a Hugging Face model (safetensors or .bin), GPTQ or AWQ, a PEFT adapter, or nothing to load."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,22 +28,28 @@ def sniff(path: Path) -> Sniffed:
         return _transformers(path)
     if shards := sorted(path.glob("consolidated.*.pth")):
         return _meta(path, shards)
-    for name in ("adapter_model.safetensors", "adapter_model.bin", "pytorch_model.bin"):
-        if (path / name).is_file():
-            return weights.sniff(path / name)
+    if file := _held(path):
+        return weights.sniff(file)
     several = _("It holds several GGUF files: name one of them.") if any(path.glob("*.gguf")) else ""
     return Sniffed(path, "folder", several)
 
 
+def _held(path: Path) -> Path | None:
+    """Give the file with an adapter's weights: trainers of 2023 left an empty adapter_model.bin beside the real one."""
+    names = ("adapter_model.safetensors", "adapter_model.bin", "pytorch_model.bin")
+    files = [path / name for name in names if (path / name).is_file()]
+    return next((file for file in files[:-1] if weights.sniff(file).kind != "hollow"), files[-1] if files else None)
+
+
 def _adapter(path: Path) -> Sniffed:
-    config, file = _json(path / "adapter_config.json"), path / "adapter_model.safetensors"
-    if not file.is_file():
-        pickled = path / "adapter_model.bin"
-        if not pickled.is_file():
-            return Sniffed(path, "folder", _("It lacks adapter_model.safetensors."), config=config)
-        found = weights.sniff(pickled)
-        return found if found.variant != "adapter" else weights.moved(found, path, config)
-    tensors = _shard(path, file)
+    config = _json(path / "adapter_config.json")
+    file = _held(path)
+    if file is None:
+        return Sniffed(path, "folder", _("It lacks adapter_model.safetensors."), config=config)
+    pickled = file.suffix == ".bin"
+    if pickled and (found := weights.sniff(file)).variant != "adapter":
+        return found
+    tensors = _torch(file) if pickled else _shard(path, file)
     if weights.without_effect(tensors):
         return Sniffed(path, "hollow", config=config, size=file.stat().st_size)
     return Sniffed(
@@ -54,7 +61,18 @@ def _adapter(path: Path) -> Sniffed:
         size=file.stat().st_size,
         files=(path / "adapter_config.json", file),
         config=config,
+        notices=(_unpickled(),) if pickled else (),
     )
+
+
+def _torch(file: Path) -> Mapping[str, safetensors.Tensor]:
+    from .convert import torchzip  # 10 ms, of which a listing has no use
+
+    return torchzip.tensors(file)
+
+
+def _unpickled() -> str:
+    return _("Its weights are PyTorch files (.bin): they are read, and nothing in them is run.")
 
 
 def _meta(path: Path, shards: list[Path]) -> Sniffed:
@@ -83,31 +101,47 @@ def _transformers(path: Path) -> Sniffed:
         tensors |= _shard(path, file)
     packed = _packing(path, config, tensors)
     kind = packed.method if packed else "safetensors"
-    context = config.get("max_position_embeddings")
-    finding = special.folder(path, config, lambda name: document.optional(path / name))
-    return Sniffed(
+    found = Sniffed(
         path,
         kind,
         architecture=architecture,
         quantization=packed.name if packed and packed.bits else kind.upper() if packed else _dtype(tensors),
-        context=context if type(context) is int and context > 0 else None,
         parameters=None if packed else sum(prod(t.shape) for t in tensors.values()),
-        size=sum(file.stat().st_size for file in files),
-        files=_beside(path, files),
-        config=config,
-        notices=(*_delta(path, config), *finding.notices),
-        generation={"stop_token_ids": finding.stop} if finding.stop else {},
     )
+    return _model(found, config, files)
 
 
 def _pickles(path: Path, architecture: str, config: Mapping[str, Any]) -> Sniffed:
-    """Tell of a folder whose weights are PyTorch files: what the first one holds, when all are whole."""
-    files = sorted([*path.glob("pytorch_model*.bin"), *path.glob("*.pt")])
+    """Tell of a folder whose weights are PyTorch files: a model like any other, where they hold plain weights."""
+    from .convert import weights as shards  # 10 ms, of which a listing has no use
+
+    files = [file for file in shards.files(path) if file.suffix == ".bin"] or sorted(path.glob("*.pt"))
     if not files:
         return Sniffed(path, "folder", architecture=architecture, config=config)
+    for file in files:
+        if not file.is_file():
+            raise FormatError(_("{folder} lacks {name}.").format(folder=path, name=file.name))
     found = [weights.sniff(file) for file in files]
-    first = next((one for one in found if one.kind != "torch"), found[0])
-    return weights.moved(first, path, config, architecture)
+    other = next((one for one in found if one.kind != "torch" or one.variant or not one.parameters), None)
+    if other or files[0].suffix != ".bin":
+        return weights.moved(other or found[0], path, config, architecture)
+    whole = Sniffed(path, "safetensors", parameters=sum(one.parameters or 0 for one in found), notices=(_unpickled(),))
+    return _model(replace(whole, architecture=architecture, quantization=found[0].quantization), config, files)
+
+
+def _model(found: Sniffed, config: Mapping[str, Any], files: list[Path]) -> Sniffed:
+    """Complete what was found in the weights of a folder by what its settings say."""
+    context = config.get("max_position_embeddings")
+    finding = special.folder(found.path, config, lambda name: document.optional(found.path / name))
+    return replace(
+        found,
+        context=context if type(context) is int and context > 0 else None,
+        size=sum(file.stat().st_size for file in files),
+        files=_beside(found.path, files),
+        config=config,
+        notices=(*found.notices, *_delta(found.path, config), *finding.notices),
+        generation={"stop_token_ids": finding.stop} if finding.stop else {},
+    )
 
 
 def _shard(path: Path, file: Path) -> Mapping[str, safetensors.Tensor]:

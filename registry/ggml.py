@@ -20,6 +20,11 @@ FTYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 4: "Q4_1_SOME_F16", 5: "Q4_2
           17: "Q5_K_M", 18: "Q6_K"}  # fmt: skip
 _OLD = {2: ("Q4_0", 32, 20), 3: ("Q4_1", 32, 24), 4: ("Q4_2", 16, 10), 5: ("Q4_3", 16, 12), 8: ("Q8_0", 32, 36)}
 """Blocks before ggjt 3, where scales were float32 and Q4_2 and Q4_3 existed."""
+_LASTING = frozenset({0, 1, 2, 3, 6, 7, 8})
+_LATER = frozenset({10, 11, 12, 13, 14})
+"""Types that GGUF still has: of every version, and of ggjt 2 and 3 (the k-quants)."""
+_TEXT = 16 << 20
+"""Bytes of the longest vocabulary."""
 _PLAUSIBLE = ((16, 1 << 18), (32, 1 << 15), (1, 1 << 15), (1, 512), (1, 512), (1, 1 << 12), (0, 1 << 16))
 """Bounds of n_vocab, n_embd, n_mult, n_head, n_layer, n_rot and ftype of anything that was a LLaMA."""
 
@@ -57,12 +62,40 @@ class Legacy:
 
     @property
     def convertible(self) -> bool:
-        """Whether its weights can become GGUF as they are (convert_llama_ggml_to_gguf.py of llama.cpp)."""
-        if self.kind not in ("GGML", "GGMF", "GGJT") or not self.layers:
-            return False
-        if self.quantization in ("F32", "F16") or (self.kind == "GGJT" and self.version == 3):
-            return True
-        return self.kind == "GGJT" and self.version == 2 and self.quantization.startswith(("Q5_", "Q6_", "Q2_", "Q3_"))
+        """Whether its weights can become GGUF without being quantized again; see convert/legacy.py."""
+        return bool(self.layers) and self.kind in ("GGML", "GGMF", "GGJT") and not self.strange
+
+    @property
+    def strange(self) -> tuple[str, ...]:
+        """The types of tensors in it that GGUF does not have."""
+        known = _LASTING | (_LATER if self.version >= 2 and self.kind == "GGJT" else frozenset())
+        kinds = sorted({tensor.kind for tensor in self.tensors} - known)
+        return tuple(block(kind, self)[0] for kind in kinds)
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The files NAME, NAME.1, … that a model of several parts consists of; some may be missing."""
+        table = next((tensor for tensor in self.tensors if tensor.name == "tok_embeddings.weight"), None)
+        count = self.embedding // max(1, table.shape[0]) if table else 1
+        others = [self.path.with_name(f"{self.path.name}.{n}") for n in range(1, min(count, 64))]
+        return (self.path, *others)
+
+
+def words(found: Legacy) -> list[tuple[bytes, float | None]]:
+    """Give the vocabulary: the text of each token and its score, None in files that have none. Raises FormatError."""
+    with found.path.open("rb", buffering=1 << 16) as file:
+        file.seek(found.tokens)
+        tokens: list[tuple[bytes, float | None]] = []
+        budget = _TEXT
+        for _index in range(found.vocabulary):
+            (length,) = _numbers(file, 1, found.path, found.size)
+            budget -= length
+            if length > 4096 or budget < 0:
+                raise _damaged(found.path)
+            text = file.read(length)
+            scored = found.kind != "GGML"
+            tokens.append((text, struct.unpack("<f", file.read(4))[0] if scored else None))
+    return tokens
 
 
 def read(path: Path) -> Legacy:
@@ -121,11 +154,20 @@ def _tensors(file: BinaryIO, path: Path, size: int, kind: str, version: int) -> 
 
 
 def _bytes(tensor: header.Tensor, kind: str, version: int, path: Path) -> int:
-    old = kind in ("GGML", "GGMF") or (kind == "GGJT" and version < 3)
-    block = (_OLD if old else {}).get(tensor.kind) or header.TYPES.get(tensor.kind)
-    if block is None or prod(tensor.shape) > 1 << 40:
+    found = _block(tensor.kind, kind, version)
+    if found is None or prod(tensor.shape) > 1 << 40:
         raise _damaged(path)
-    return prod(tensor.shape) // block[1] * block[2]
+    return prod(tensor.shape) // found[1] * found[2]
+
+
+def block(kind: int, found: Legacy) -> tuple[str, int, int]:
+    """Give the name, the elements and the bytes of a block of the tensor type `kind` in this file."""
+    return _block(kind, found.kind, found.version) or ("?", 1, 0)
+
+
+def _block(number: int, kind: str, version: int) -> tuple[str, int, int] | None:
+    old = kind in ("GGML", "GGMF") or (kind == "GGJT" and version < 3)
+    return (_OLD if old else {}).get(number) or header.TYPES.get(number)
 
 
 def _numbers(file: BinaryIO, count: int, path: Path, size: int) -> tuple[int, ...]:

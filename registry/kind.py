@@ -10,7 +10,8 @@ from .ggml import MAGICS
 from .header import Header
 
 MODELS = ("gguf", "safetensors", "gptq", "adapter")
-"""The kinds that a record can have; the other kinds are reasons why it cannot."""
+"""The kinds that a record can have; the other kinds are reasons why it cannot. "safetensors" is a Hugging Face folder
+in full precision, whether its weights are safetensors or PyTorch files."""
 OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 """The magic number with which torch.save began before 1.6."""
 
@@ -22,10 +23,10 @@ class Sniffed:
     `kind` is one of MODELS, or why it is none: "missing", "empty", "unreadable", "folder", "lfs", "html", "ggml",
     "torch", "pickle", "meta", "awq", "weights", "tokenizer", "projector", "embedding", "imatrix", "vocabulary",
     "hollow" (an adapter without tensors or effect), "damaged", "truncated", "unknown". `detail` says more for people;
-    `variant` tells more for programs: of "torch" "adapter" or "gptq" where that is inside, of "ggml" "convertible"
-    where it is. Sizes in bytes: `expected` from the headers, `size` the real one. `context`
-    in tokens, `parameters` a count. `header` is that of a GGUF, `config` the config.json of a folder. `notices` are
-    for people, `generation` what the record must override because the files are wrong.
+    `variant` tells more for programs: of "torch" "adapter" or "gptq" where that is inside, "strange" where unpickling
+    would run code, of "ggml" "convertible" where it is. Sizes in bytes: `expected` from the headers, `size` the real
+    one. `context` in tokens, `parameters` a count. `header` is that of a GGUF, `config` the config.json of a folder.
+    `notices` are for people, `generation` what the record must override because the files are wrong.
     """
 
     path: Path

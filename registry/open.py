@@ -6,9 +6,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ..backends.base import Backend, LoadOptions, ModelFiles
+from ..backends import placement
+from ..backends.base import Backend, LoadOptions, ModelFiles, Remote
 from ..core import paths
-from ..core.errors import NotFoundError, UsageError
+from ..core.errors import FormatError, NotFoundError, UsageError
 from ..core.i18n import _
 from ..core.progress import Progress, silent
 from . import default, memory, running
@@ -28,6 +29,8 @@ BACKENDS = {
     "remote": ("remote", "echo"),
 }
 """Kind of model → the backends that run it, the usual one first."""
+PEFT_BACKENDS = frozenset({"transformers", "gptq"})
+"""Backends that take an adapter as the PEFT folder that it is."""
 
 
 def resolve(name: str | None) -> Record:
@@ -49,7 +52,11 @@ def resolve(name: str | None) -> Record:
 
 def files(record: Record) -> ModelFiles:
     """Give what a backend loads."""
-    return ModelFiles(record.ref, record.kind, record.path)
+    remote = None
+    if record.kind == "remote":
+        told = record.made_with
+        remote = Remote(record.source, str(told.get("model", record.name)), str(told.get("key_env", "")))
+    return ModelFiles(record.ref, record.kind, record.path, remote)
 
 
 def backend_for(record: Record, wanted: str | None = None) -> str:
@@ -68,11 +75,14 @@ def backend_for(record: Record, wanted: str | None = None) -> str:
     return wanted or suitable[0]
 
 
-def adapter(ref: str, base: Record | None = None, progress: Progress = silent) -> tuple[Path, float]:
-    """Give the GGUF file and the scale of `--lora REF[=SCALE]`; a PEFT folder is converted once into the cache.
+def adapter(
+    ref: str, base: Record | None = None, progress: Progress = silent, backend: str = "llama.cpp"
+) -> tuple[Path, float]:
+    """Give what `backend` applies of `--lora REF[=SCALE]`, and the scale.
 
-    `base` is the model that it will be applied to; None takes the one that the adapter names. Raises UsageError,
-    NotFoundError or FormatError.
+    That is a GGUF file for llama.cpp, made once of a PEFT folder and kept in the cache, and the PEFT folder itself for
+    the engines of PEFT_BACKENDS. `base` is the model that it will be applied to; None takes the one that the adapter
+    names. Raises UsageError, NotFoundError or FormatError.
     """
     name, scale = scaled(ref)
     record = resolve(name)
@@ -81,12 +91,25 @@ def adapter(ref: str, base: Record | None = None, progress: Progress = silent) -
             _("{name} is a whole model, not an adapter.").format(name=record.ref),
             _("Give the folder or GGUF file of a LoRA adapter."),
         )
+    if backend in PEFT_BACKENDS:
+        return _folder(record), scale
     ready = next((file.path for file in record.files if file.path.suffix == ".gguf"), None)
     if ready is None and len(record.files) == 1:
         ready = record.path
     if ready:
         check(ready)
     return ready or _converted(record, base, progress), scale
+
+
+def _folder(record: Record) -> Path:
+    settings = next((file.path for file in record.files if file.path.name == "adapter_config.json"), None)
+    if settings is None:
+        raise FormatError(
+            _("{name} is a GGUF adapter, which only llama.cpp applies.").format(name=record.ref),
+            _("Name the PEFT folder that it was made from, or use a GGUF model."),
+        )
+    check(settings.parent)
+    return settings.parent
 
 
 def scaled(ref: str) -> tuple[str, float]:
@@ -107,8 +130,7 @@ def _converted(record: Record, base: Record | None, progress: Progress) -> Path:
     source, model = record.path, base.path if base else _parent(record)
     check(source)
     sizes = peft.base_sizes(source, model)
-    settings, weights = source / "adapter_config.json", source / "adapter_model.safetensors"
-    key = f"{sha256(settings)} {sha256(weights, progress)} {sizes}"
+    key = " ".join([*(sha256(file, progress) for file in peft.files(source)), str(sizes)])
     target = paths.cache() / "adapters" / f"{hashlib.sha256(key.encode()).hexdigest()}.gguf"
     if not target.exists():
         peft.convert(source, model, target, progress)
@@ -164,7 +186,16 @@ def needs(label: str, found: Sniffed, options: LoadOptions) -> planning.Plan:
     if options.gpu_layers or options.device not in (None, "cpu"):
         return planning.plan(label, weights, shape, planning.Machine(), options.context)
     free = planning.Machine(memory=memory.available())
-    here = planning.plan(label, weights, shape, free, options.context)
+    here = planning.plan(label, _on_cpu(found, options, weights), shape, free, options.context)
     if here.fits_memory or options.gpu_layers == 0 or options.device == "cpu" or (gpu := memory.gpu()) is None:
         return here
     return planning.plan(label, weights, shape, replace(free, gpu=gpu), options.context)
+
+
+def _on_cpu(found: Sniffed, options: LoadOptions, weights: int) -> int:
+    """Give the bytes that `weights` take in the memory of a CPU: transformers widens small models to float32."""
+    if found.kind != "safetensors" or options.load_in or not found.parameters:
+        return weights
+    half = found.quantization in ("F16", "BF16")
+    kind = placement.DTYPES.get(options.dtype or "") or placement.cpu_dtype(half, weights)
+    return found.parameters * (4 if kind == "float32" else 2)

@@ -79,15 +79,17 @@ class Order:
         return forecast.present(self.place(etag, file), file.size) if etag else 0
 
 
-def prepare(text: str, name: str | None = None, force: bool = False) -> Order:
+def prepare(text: str, name: str | None = None, force: bool = False, forms: Sequence[str] = ()) -> Order:
     """Give what `vigtui pull TEXT` will fetch; `name` is that of --name. Asks the hub, fetches nothing.
+
+    Who wants weights to work on names the kinds of record to look for first in `forms`.
 
     Raises UsageError, NotFoundError, NetworkError, FormatError, and unless `force` CapacityError when it does not fit.
     """
-    wanted = parse(text)
+    wanted = parse(text, full=bool(forms))
     if wanted.path:
         return Order(wanted, describe(wanted.path, name))
-    order = _address(wanted) if wanted.url else _repository(wanted)
+    order = _address(wanted) if wanted.url else _repository(wanted, forms)
     order = replace(order, record=_named(order.record, name))
     _refuse_a_clash(order.record)
     if not force:
@@ -126,7 +128,7 @@ def require(order: Order) -> None:
         planning.require(plan, order.record.ref)
 
 
-def _repository(wanted: Reference) -> Order:
+def _repository(wanted: Reference, forms: Sequence[str]) -> Order:
     entry = catalogue.lookup(wanted.repository, wanted.revision or "main", wanted.file)
     if entry and entry.restriction == "removed":
         raise NotFoundError(entry.caution(), entry.note())
@@ -141,7 +143,7 @@ def _repository(wanted: Reference) -> Order:
         shape = forecast.shape(held.name, held.commit, kind, options[0].files)
         return forecast.plans(held.name, held.commit, options, shape)
 
-    choice = choose(held, wanted, weigh)
+    choice = choose(held, wanted, weigh, forms)
     _refuse_a_kind(choice.kind, held, entry)
     entry = catalogue.lookup(held.name, wanted.revision or "main", choice.option.files[0].name) or entry
     base = _base(held, choice.kind, choice.option, entry)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -35,11 +36,14 @@ class Reference:
     path: Path | None = None
 
 
-def parse(text: str) -> Reference:
-    """Give what `text` refers to. Raises UsageError, with the way to write it, NotFoundError for an unknown name."""
+def parse(text: str, full: bool = False) -> Reference:
+    """Give what `text` refers to; a name of the catalogue means a build that runs everywhere, `full` the weights whole.
+
+    Raises UsageError, with the way to write it, NotFoundError for an unknown name.
+    """
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     read: dict[str, Callable[[str], Reference | None]] = {
-        "": _name, "hf": _hub, "https": _web, "http": _plain, "file": _file
+        "": partial(_name, full=full), "hf": _hub, "https": _web, "http": _plain, "file": _file
     }  # fmt: skip
     found = read.get(scheme, lambda _text: None)(text.strip())
     if found is None:
@@ -50,7 +54,7 @@ def parse(text: str) -> Reference:
     return found
 
 
-def _name(text: str) -> Reference | None:
+def _name(text: str, full: bool = False) -> Reference | None:
     """Read ORG/REPO[@REVISION][:TAG], hf.co/ORG/REPO, or a name of the catalogue with [@REVISION][:TAG]."""
     host, _slash, _rest = text.partition("/")
     if host.lower() in _HOSTS:
@@ -66,12 +70,12 @@ def _name(text: str) -> Reference | None:
             _("{name} is not in the catalogue.").format(name=name),
             _suggestion(catalogue.near(name)),
         )
-    return _from(entry, text, tag)
+    return _from(entry, text, tag, full)
 
 
-def _from(entry: catalogue.Entry, text: str, tag: str) -> Reference:
+def _from(entry: catalogue.Entry, text: str, tag: str, full: bool) -> Reference:
     """Give the repository of the entry's GGUF build, which every machine runs, or its own where there is none."""
-    if entry.kind == "full" and (builds := catalogue.conversions(entry, "gguf")):
+    if entry.kind == "full" and not full and (builds := catalogue.conversions(entry, "gguf")):
         entry = builds[0]
     return Reference(text, entry.repository, None if entry.revision == "main" else entry.revision, tag=tag)
 

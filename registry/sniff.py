@@ -14,7 +14,7 @@ _FTYPES = {
     12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS",
     20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M",
     28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
-    39: "NVFP4", 40: "Q1_0",
+    39: "NVFP4", 40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
 """general.file_type → name (llama_ftype)."""
 _ENCODERS = frozenset({"gemma-embedding", "t5encoder", "wavtokenizer-dec"})
@@ -41,6 +41,8 @@ def _target(path: Path) -> Path:
         models = [file for file in path.glob("*.gguf") if "-of-" not in file.name or "-00001-of-" in file.name]
         return models[0] if len(models) == 1 and not (path / "config.json").is_file() else path
     if path.suffix == ".safetensors" and any((path.parent / name).is_file() for name in folder.SETTINGS):
+        return path.parent
+    if re.fullmatch(r"pytorch_model[\w-]*\.bin", path.name) and (path.parent / "config.json").is_file():
         return path.parent
     return path
 
@@ -78,6 +80,7 @@ def _ggml(path: Path) -> Sniffed:
         parameters=found.parameters or None,
         size=found.size,
         expected=found.expected or None,
+        files=tuple(part for part in found.parts if part.is_file()),
         variant="adapter" if found.kind == "GGLA" else "convertible" if found.convertible else "",
     )
 

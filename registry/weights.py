@@ -50,6 +50,8 @@ def _torch(path: Path) -> Sniffed:
         sentence = _("Unpickling {name} would run {calls}: vigtui never does.")
         notices = (sentence.format(name=path.name, calls=", ".join(held.strange[:5])),)
     found = Sniffed(path, "torch", parameters=held.parameters, size=held.size, expected=held.expected, notices=notices)
+    if held.strange:
+        return replace(found, variant="strange", detail=", ".join(held.strange[:5]))
     if not held.tensors:
         return replace(found, kind="hollow") if held.empty else found
     if _META in held.tensors:

@@ -194,9 +194,9 @@ def write_llama(
 
 def write_gguf(path: Path, **shape: int) -> Path:
     """Write such a model as an F32 GGUF file through vigtui's own converter."""
-    from vigtui.registry.convert import llama
+    from vigtui.registry.convert.model import convert
 
-    llama.convert(write_llama(path.with_suffix(".hf"), **shape), path, "f32")
+    convert(write_llama(path.with_suffix(".hf"), **shape), path, "f32")
     return path
 
 

@@ -34,7 +34,7 @@ class VigtuiApp(App[None]):
     ]
 
     def __init__(self, desk: Desk) -> None:
-        super().__init__(css_path=["app.tcss", "screens/chat.tcss", "screens/library.tcss"])
+        super().__init__(css_path=["app.tcss", "screens/chat.tcss", "screens/library.tcss", "screens/workshop.tcss"])
         translate(self)
         self.desk = desk
         for one in THEMES.values():

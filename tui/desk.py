@@ -24,6 +24,7 @@ from .cli.layer import Layers
 from .cli.models import lasting
 from .cli.talk import system_from
 from .cli.wish import Wish
+from .jobs import Jobs
 from .pulls import Pulls
 
 Opener = Callable[[Record, LoadOptions, str | None, Progress], Backend]
@@ -50,7 +51,7 @@ class Desk:
         self.engine: Backend | None = None
         self.record: Record | None = None
         self.source = Source()
-        self.pulls = Pulls()
+        self.pulls, self.jobs = Pulls(), Jobs()
         self._changing, self._replying = threading.RLock(), threading.Lock()
         self._closing = threading.Event()
         self._host: tuple[Backend | None, Record, Source] | None = None
@@ -211,7 +212,8 @@ class Desk:
             if self.engine is None or self.record is None:
                 raise BackendError(_("No model is loaded."))
             active = [one for one in adapters if one.on]
-            found = [(opening.adapter(one.ref, self.record, progress)[0], one.scale) for one in active]
+            backend = self.engine.name
+            found = [(opening.adapter(one.ref, self.record, progress, backend)[0], one.scale) for one in active]
             if found or self.source.adapters:
                 self.engine.adapt(found)
             self.source = replace(self.source, adapters=tuple((one.ref, one.scale) for one in active))

@@ -1,7 +1,6 @@
 """The pulls of the app, one after the other; they go on while their screen is closed. No widget in it."""
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +9,7 @@ from ..registry.order import Order, prepare
 from ..registry.pull import Step, fetch
 from ..registry.transfer import Paused, Stop
 from ..registry.unfinished import Unfinished
+from .queue import Queue
 
 State = Literal["waiting", "running", "paused", "failed", "done", "gone"]
 
@@ -40,32 +40,12 @@ class Pull:
         self.step = step
 
 
-class Pulls:
-    """What is pulled and what waits. `run` belongs in a thread; the rest answers at once."""
-
-    def __init__(self) -> None:
-        self.all: list[Pull] = []
-        self._lock = threading.Lock()
-        self._working = False
-
-    def of(self, ref: str) -> Pull | None:
-        """Give the pull of the model `ref`."""
-        return next((one for one in self.all if one.ref == ref), None)
-
-    @property
-    def live(self) -> bool:
-        """Whether anything is on its way."""
-        return any(one.live for one in self.all)
+class Pulls(Queue[Pull]):
+    """What is pulled and what waits."""
 
     def put(self, order: Order) -> bool:
         """Have `order` fetched when its turn comes; give whether a thread must call `run` for that."""
-        with self._lock:
-            old = self.of(order.record.ref)
-            if old and old.live:
-                return False
-            self.all = [one for one in self.all if one is not old] + [Pull(order)]
-            start, self._working = not self._working, True
-            return start
+        return self.enter(Pull(order))
 
     def pause(self, one: Pull) -> None:
         """Stop fetching; what has come is kept."""
@@ -74,22 +54,7 @@ class Pulls:
             if one.state == "waiting":
                 one.state = "paused"
 
-    def run(self, stop: Stop, tell: Callable[[Pull], None]) -> None:
-        """Fetch what waits, one after the other, until nothing does or `stop` says so; `tell` of each that ended."""
-        while not stop() and (one := self._take()):
-            self._fetch(one, stop)
-            tell(one)
-
-    def _take(self) -> Pull | None:
-        with self._lock:
-            one = next((one for one in self.all if one.state == "waiting"), None)
-            if one is None:
-                self._working = False
-            else:
-                one.state = "running"
-            return one
-
-    def _fetch(self, one: Pull, stop: Stop) -> None:
+    def do(self, one: Pull, stop: Stop) -> None:
         try:
             fetch(one.order, one.observe, lambda: stop() or one.halt.is_set())
             one.state = "done"

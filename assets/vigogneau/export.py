@@ -58,9 +58,10 @@ def save_adapter(model: torch.nn.Module, folder: Path) -> None:
 def export(folder: Path) -> None:
     """Write vigogneau.gguf (Q8_0) and marin.gguf (F16) with vigtui's own converter."""
     from vigtui.core.progress import silent
-    from vigtui.registry.convert import adapter, llama
+    from vigtui.registry.convert import adapter
+    from vigtui.registry.convert.model import convert
 
-    llama.convert(folder / "hf", folder / "vigogneau.gguf", "q8_0", silent)
+    convert(folder / "hf", folder / "vigogneau.gguf", "q8_0", silent)
     adapter.convert(folder / "marin", folder / "hf", folder / "marin.gguf", silent)
 
 

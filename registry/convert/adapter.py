@@ -4,201 +4,145 @@ Reference: convert_lora_to_gguf.py of llama.cpp. The runtime scales by adapter.l
 otherwise (use_rslora, rank_pattern, alpha_pattern) is folded into alpha and B.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...core.errors import FormatError
 from ...core.i18n import _
 from ...core.progress import Progress, silent
 from .. import header
-from . import layout, safetensors, vocabulary, writer
+from ..merge import adapter as reader
+from ..merge.adapter import Adapter, Pair
+from . import architecture, layout, safetensors, vocabulary, writer
+from .layout import Place
 
 if TYPE_CHECKING:
     import gguf
     import numpy as np
 
-_KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<name>[^.]+))?\.weight")
-_REFUSED = (
-    "use_dora", "modules_to_save", "fan_in_fan_out", "layer_replication", "trainable_token_indices",
-    "target_parameters", "lora_bias", "alora_invocation_tokens", "megatron_config",
-)  # fmt: skip
-_REBASED = ("pissa", "olora", "loftq", "corda")
-"""Initializations of PEFT that change the base model too."""
+_REFUSED = ("use_dora", "modules_to_save", "fan_in_fan_out", "trainable_token_indices", "lora_bias")
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """The two factors of one module: A (r, in), B (out, r), and PEFT's scale for their product."""
+class Base:
+    """What of the base model decides the file: `name` is general.architecture, `places` by Hugging Face's names."""
 
-    place: layout.Place
-    a: safetensors.Tensor
-    b: safetensors.Tensor
-    scale: float
-
-    @property
-    def rank(self) -> int:
-        """r, the rank."""
-        return self.a.shape[0]
+    name: str
+    places: Mapping[str, Place]
+    head_dim: int
 
 
-def convert(adapter: Path, base: Path | None, target: Path, progress: Progress = silent) -> None:
+def convert(
+    adapter: Path, base: Path | None, target: Path, progress: Progress = silent, alpha: float | None = None
+) -> None:
     """Write the PEFT LoRA adapter in the folder `adapter` as GGUF (F32) to `target`.
 
-    `base` is the model that it was trained on, a Hugging Face folder or a GGUF file, for the sizes of its heads; None
-    takes the folder that adapter_config.json names. Raises FormatError for anything that would not have the same
-    effect at run time, CapacityError for a full disk.
+    `base` is the model that it was trained on, a Hugging Face folder or a GGUF file, for the names and order of its
+    weights; None takes the folder that adapter_config.json names. `alpha` is for an adapter without that file. Raises
+    FormatError for anything that would not have the same effect at run time, UsageError when alpha is missing,
+    CapacityError for a full disk.
     """
-    config = vocabulary.load_json(adapter / "adapter_config.json")
-    _refuse(config, adapter)
-    base = base or _named_base(config, adapter)
-    sizes = _sizes(base)
-    pairs = _pairs(_tensors(adapter), config, sizes, adapter)
-    if not any(safetensors.read(pair.b).any() and safetensors.read(pair.a).any() for pair in pairs):
-        raise _empty(adapter)
-    alpha = pairs[0].scale * pairs[0].rank
-    outputs = [output for pair in pairs for output in _outputs(pair, alpha, sizes.head_dim)]
-    describe = partial(_describe, name=adapter.resolve().name, base=base.resolve().name, alpha=alpha)
-    writer.write(target, "llama", describe, outputs, progress)
+    found = reader.read(adapter, alpha)
+    refuse(found)
+    path = base or _named_base(found)
+    model = _base(path)
+    pairs = [(pair, _place(pair, model, adapter)) for pair in found.pairs]
+    if not reader.effective(found):
+        raise reader.empty(adapter)
+    total = pairs[0][0].scale * pairs[0][0].rank
+    outputs = [output for pair, place in pairs for output in _outputs(pair, place, total, model.head_dim)]
+    describe = partial(_describe, name=adapter.resolve().name, base=path.resolve().name, alpha=total)
+    writer.write(target, model.name, describe, outputs, progress)
 
 
-def base_sizes(adapter: Path, base: Path | None) -> layout.Sizes:
-    """Give the sizes of the base model, found as `convert` finds it. Raises FormatError."""
-    return _sizes(base or _named_base(vocabulary.load_json(adapter / "adapter_config.json"), adapter))
+def base_sizes(adapter: Path, base: Path | None) -> Base:
+    """Give what of the base model decides the file, found as `convert` finds it. Raises FormatError."""
+    return _base(base or _named_base(reader.read(adapter)))
 
 
-def _refuse(config: Mapping[str, Any], adapter: Path) -> None:
-    """Refuse the kinds of adapter that GGUF cannot express, by the name of their setting."""
+def files(adapter: Path) -> tuple[Path, ...]:
+    """Give the files that decide what the adapter does. Raises FormatError."""
+    return reader.read(adapter).files
+
+
+def refuse(adapter: Adapter) -> None:
+    """Raise FormatError for an adapter that GGUF cannot express, by its setting or the tensors that show it."""
+    config = adapter.config
     problem = next((name for name in _REFUSED if config.get(name)), None)
-    start = config.get("init_lora_weights")
-    if config.get("peft_type", "LORA") != "LORA":
-        problem = f"peft_type {config['peft_type']}"
-    elif isinstance(start, str) and start.lower().startswith(_REBASED):
-        problem = f"init_lora_weights {start}"
-    elif config.get("bias", "none") != "none":
+    if config.get("bias", "none") != "none":
         problem = f"bias {config['bias']}"
-    elif not all(_plain(config.get(name)) for name in ("rank_pattern", "alpha_pattern")):
-        problem = "rank_pattern, alpha_pattern"
     if problem:
         raise FormatError(
-            _("{adapter} uses {problem}, which a GGUF adapter cannot hold.").format(adapter=adapter, problem=problem),
+            _("{adapter} uses {problem}, which a GGUF adapter cannot hold.").format(
+                adapter=adapter.folder, problem=problem
+            ),
             _("Merge it into its base model instead."),
         )
+    left = [*adapter.replaced, *(f"{module}.token_adapter" for module in adapter.rows)]
+    left += [f"{pair.module}.lora_magnitude_vector" for pair in adapter.pairs if pair.magnitude]
+    left += [f"{pair.module}.lora_B.bias" for pair in adapter.pairs if pair.bias]
+    left += [f"{pair.module}.lora_embedding_A" for pair in adapter.pairs if pair.embedding]
+    if left:
+        raise _stray(adapter.folder, left)
 
 
-def _plain(patterns: Any) -> bool:
-    """Say whether these are module names; any other regular expression of a stranger is not run on trust."""
-    return patterns is None or (
-        isinstance(patterns, dict) and all(re.fullmatch(r"\^?[\w.\\]+", pattern) for pattern in patterns)
-    )
-
-
-def _named_base(config: Mapping[str, Any], adapter: Path) -> Path:
-    name = str(config.get("base_model_name_or_path") or "")
-    for path in (adapter / name, Path(name)) if name else ():
+def _named_base(adapter: Adapter) -> Path:
+    name = adapter.base
+    for path in (adapter.folder / name, Path(name)) if name else ():
         if (path / "config.json").is_file() or path.is_file():
             return path
     raise FormatError(
-        _("The base model of {adapter}, {name}, is not on this machine.").format(adapter=adapter, name=name or "?"),
+        _("The base model of {adapter}, {name}, is not on this machine.").format(
+            adapter=adapter.folder, name=name or "?"
+        ),
         _("Name the base model's folder or GGUF file."),
     )
 
 
-def _sizes(base: Path) -> layout.Sizes:
-    if base.is_dir():
-        return layout.sizes(vocabulary.load_json(base / "config.json"), base / "config.json")
-    return layout.from_gguf(header.read(base))
+def _base(path: Path) -> Base:
+    if path.is_dir():
+        design = architecture.find(vocabulary.load_json(path / "config.json"), path / "config.json")
+        return Base(design.name, design.places, design.head_dim)
+    sizes = layout.from_gguf(header.read(path))
+    return Base(sizes.architecture, layout.weights(sizes), sizes.head_dim)
 
 
-def _tensors(adapter: Path) -> Mapping[str, safetensors.Tensor]:
-    path = adapter / "adapter_model.safetensors"
-    if path.is_file():
-        return safetensors.whole(path)
-    if (adapter / "adapter_model.bin").is_file():
-        raise FormatError(
-            _("{adapter} holds adapter_model.bin, a pickle, which vigtui does not read.").format(adapter=adapter),
-            _("Save it as adapter_model.safetensors first."),
-        )
-    raise FormatError(
-        _("{adapter} lacks adapter_model.safetensors.").format(adapter=adapter), _("Fetch the missing file.")
-    )
-
-
-def _pairs(
-    tensors: Mapping[str, safetensors.Tensor], config: Mapping[str, Any], sizes: layout.Sizes, adapter: Path
-) -> list[Pair]:
-    sides: dict[str, dict[str, safetensors.Tensor]] = {}
-    for key, tensor in tensors.items():
-        match = _KEY.fullmatch(key)
-        side = sides.setdefault(match["module"], {}) if match else {}
-        if not match or match["side"] in side:
-            raise _stray(adapter, key)
-        side[match["side"]] = tensor
-    if not sides:
-        raise _empty(adapter)
-    places = layout.weights(sizes)
-    return [_pair(module, side, places, config, adapter) for module, side in sorted(sides.items())]
-
-
-def _pair(
-    module: str,
-    side: Mapping[str, safetensors.Tensor],
-    places: Mapping[str, layout.Place],
-    config: Mapping[str, Any],
-    adapter: Path,
-) -> Pair:
-    place, a, b = places.get(f"{module}.weight"), side.get("A"), side.get("B")
-    if place is None or a is None or b is None or len(place.shape) != 2 or module == "model.embed_tokens":
-        raise _stray(adapter, module)
+def _place(pair: Pair, base: Base, adapter: Path) -> Place:
+    place = base.places.get(f"{pair.module}.weight")
+    if place is None or len(place.shape) != 2 or place.name == "token_embd.weight":
+        raise _stray(adapter, [pair.module])
     out, inner = place.shape
-    if (
-        len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or 0 in a.shape
-        or a.shape[1] != inner or (out is not None and b.shape[0] != out)
-    ):  # fmt: skip
+    if pair.a.shape[1] != inner or (out is not None and pair.b.shape[0] != out):
         raise FormatError(
             _("{adapter}: {module} has {a} and {b}, the base model {out} × {inner}.").format(
-                adapter=adapter, module=module, a=a.shape, b=b.shape, out=out, inner=inner
+                adapter=adapter, module=pair.module, a=pair.a.shape, b=pair.b.shape, out=out, inner=inner
             ),
             _("The adapter belongs to another base model."),
         )
-    return Pair(place, a, b, _scale(module, a.shape[0], config, adapter))
+    return place
 
 
-def _scale(module: str, rank: int, config: Mapping[str, Any], adapter: Path) -> float:
-    """Give PEFT's factor of B·A: alpha / r, or alpha / √r with use_rslora."""
-    expected = _pattern(config.get("rank_pattern"), module, config.get("r"))
-    alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"))
-    if expected not in (None, rank) or not isinstance(alpha, int | float) or not alpha > 0:
-        raise FormatError(
-            _("{adapter}: {module} has rank {rank}, adapter_config.json says r {r}, lora_alpha {alpha}.").format(
-                adapter=adapter, module=module, rank=rank, r=expected, alpha=alpha
-            ),
-            _("The weights do not belong to this adapter_config.json: fetch both again."),
-        )
-    return alpha / (sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _pattern(patterns: Any, module: str, default: Any) -> Any:
-    """Give the value of the first pattern that `module` ends with, as PEFT's get_pattern_key does."""
-    for pattern, value in (patterns or {}).items():
-        if f".{module}".endswith(f".{pattern.removeprefix('^').replace(chr(92), '')}"):
-            return value
-    return default
-
-
-def _outputs(pair: Pair, alpha: float, head_dim: int) -> Iterable[writer.Output]:
+def _outputs(pair: Pair, place: Place, alpha: float, head_dim: int) -> Iterable[writer.Output]:
     factor = pair.scale * pair.rank / alpha
 
     def right() -> "Iterable[np.ndarray]":
-        b = safetensors.read(pair.b)
-        yield (layout.permute(b, head_dim) if pair.place.heads else b) * b.dtype.type(factor)
+        b = _ordered(safetensors.read(pair.b), place, head_dim)
+        yield b * b.dtype.type(factor)
 
-    yield writer.Output(f"{pair.place.name}.lora_a", "F32", pair.a.shape, lambda: iter([safetensors.read(pair.a)]))
-    yield writer.Output(f"{pair.place.name}.lora_b", "F32", pair.b.shape, lambda: iter(right()))
+    yield writer.Output(f"{place.name}.lora_a", "F32", pair.a.shape, lambda: iter([safetensors.read(pair.a)]))
+    yield writer.Output(f"{place.name}.lora_b", "F32", pair.b.shape, lambda: iter(right()))
+
+
+def _ordered(b: "np.ndarray", place: Place, head_dim: int) -> "np.ndarray":
+    """Give B (out, r) with its rows in the order of the weight's own in GGUF."""
+    import numpy as np  # 80 ms: only when weights are read
+
+    if place.fused:
+        return np.concatenate([b[first : first + count] for first, count in place.fused.ranges()])
+    return layout.permute(b, head_dim) if place.heads else b
 
 
 def _describe(out: "gguf.GGUFWriter", name: str, base: str, alpha: float) -> None:
@@ -210,15 +154,5 @@ def _describe(out: "gguf.GGUFWriter", name: str, base: str, alpha: float) -> Non
     out.add_float32("adapter.lora.alpha", alpha)
 
 
-def _stray(adapter: Path, name: str) -> FormatError:
-    return FormatError(
-        _("{adapter}: {name} has no place in a GGUF adapter.").format(adapter=adapter, name=name),
-        _("Merge it into its base model instead."),
-    )
-
-
-def _empty(adapter: Path) -> FormatError:
-    return FormatError(
-        _("{adapter} is empty: it changes nothing.").format(adapter=adapter),
-        _("It was saved wrongly; fetch another revision or train it again."),
-    )
+def _stray(adapter: Path, names: Iterable[str]) -> FormatError:
+    return reader.stray(adapter, names, _("A GGUF adapter cannot hold them: merge it into its base model instead."))

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import signal
 import subprocess
@@ -163,9 +164,14 @@ def test_text_that_is_no_unicode_crosses_the_pipe(process: Engine) -> None:
     assert process.tokenize(plain("a\ud800b"))
 
 
-def test_unknown_and_missing_backends() -> None:
+@pytest.mark.parametrize("in_process", [True, False])
+def test_unknown_and_missing_backends(monkeypatch: pytest.MonkeyPatch, in_process: bool) -> None:
     with pytest.raises(UsageError):
-        create("nonsense")
-    with pytest.raises(BackendError) as caught:
-        create("transformers")
-    assert "vigtui[transformers]" in caught.value.hint
+        create("nonsense", in_process)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    for name, extra in (("transformers", "vigtui[transformers]"), ("gptq", "vigtui[gptq]")):
+        with pytest.raises(BackendError) as caught:
+            create(name, in_process)
+        assert extra in caught.value.hint and "torch" in caught.value.hint
+        assert caught.value.exit_code == 7

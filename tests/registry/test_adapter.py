@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from vigtui.core.errors import FormatError
+from vigtui.core.errors import FormatError, UsageError
 from vigtui.registry import header
-from vigtui.registry.convert import adapter, llama
+from vigtui.registry.convert import adapter
+from vigtui.registry.convert.model import convert
+from vigtui.registry.merge import pattern
+from vigtui.registry.merge.merge import merge
 
 from .. import tiny
+from . import families
+from .lora import torch_file
 
 TOKENS = [1, 300, 17, 260, 399, 5, 42]
 
@@ -19,7 +24,7 @@ TOKENS = [1, 300, 17, 260, 399, 5, 42]
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     source = tiny.folder(tmp_path / "base")
-    llama.convert(source, tmp_path / "base.gguf", "f32")
+    convert(source, tmp_path / "base.gguf", "f32")
     return source
 
 
@@ -71,6 +76,85 @@ def test_patterns_of_rank_and_alpha(base: Path, tmp_path: Path) -> None:
     agrees(base, lora, scale)
 
 
+def test_patterns_are_regular_expressions(base: Path, tmp_path: Path) -> None:
+    lora = tiny.adapter(tmp_path / "lora", base, alpha_pattern={r".*\.1\.self_attn\.(q|k)_proj": 16})
+    agrees(base, lora, lambda name: (16 if name.startswith("model.layers.1") and name[-6] in "qk" else 8) / 4)
+
+
+def test_a_regular_expression_cannot_keep_it_busy(base: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pattern, "SECONDS", 1)
+    refused(tiny.adapter(tmp_path / "lora", base, alpha_pattern={r"(.*.*)*!": 4}), base, "alpha_pattern")
+
+
+@pytest.mark.parametrize("kind", ["mistral", "qwen2"])
+def test_relatives_of_llama(tmp_path: Path, kind: str) -> None:
+    described = {"model_type": kind, "architectures": [f"{kind.title()}ForCausalLM"]}
+    tensors = tiny.weights(tiny.config(), bias=kind == "qwen2")
+    base = tiny.folder(tmp_path / "base", {n: t for n, t in tensors.items() if "o_proj.bias" not in n}, **described)
+    lora = tiny.adapter(tmp_path / "lora", base)
+    merge(base, [(lora, 1.0)], tmp_path / "merged")
+    for source in ("base", "merged"):
+        convert(tmp_path / source, tmp_path / f"{source}.gguf", "f32")
+    found = {}
+    for given in (base, tmp_path / "base.gguf"):
+        adapter.convert(lora, given, tmp_path / f"{given.name}.lora.gguf")
+        with tiny.load(tmp_path / "base.gguf") as model:
+            plain, found[given] = model.logits(TOKENS), model.logits(TOKENS, tmp_path / f"{given.name}.lora.gguf")
+    with tiny.load(tmp_path / "merged.gguf") as model:
+        reference = model.logits(TOKENS)
+    assert np.abs(plain - reference).max() > 0.5
+    assert all(np.abs(logits - reference).max() < 1e-3 for logits in found.values())
+
+
+FUSED = {
+    "bloom": {"hidden_size": 64, "n_layer": 2, "n_head": 4},
+    "falcon": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "new_decoder_architecture": False,
+               "alibi": False, "bias": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_projections_that_are_joined_in_other_orders(tmp_path: Path, kind: str) -> None:
+    families.model(tmp_path / "base", kind, **FUSED[kind])
+    families.write_tokenizer(tmp_path / "base", families.tokenizer(kind))
+    lora, random = tmp_path / "lora", np.random.default_rng(4)
+    lora.mkdir()
+    factors = {}
+    for name, weight in load_file(tmp_path / "base" / "model.safetensors").items():
+        if name.endswith(("query_key_value.weight", "dense.weight", "dense_h_to_4h.weight")):
+            module = f"base_model.model.{name.removesuffix('.weight')}"
+            factors[f"{module}.lora_A.weight"] = random.normal(0, 0.2, (4, weight.shape[1])).astype(np.float32)
+            factors[f"{module}.lora_B.weight"] = random.normal(0, 0.2, (weight.shape[0], 4)).astype(np.float32)
+    save_file(factors, lora / "adapter_model.safetensors")
+    (lora / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
+    merge(tmp_path / "base", [(lora, 1.0)], tmp_path / "merged")
+    for source in ("base", "merged"):
+        convert(tmp_path / source, tmp_path / f"{source}.gguf", "f32")
+    adapter.convert(lora, tmp_path / "base", tmp_path / "lora.gguf")
+    with tiny.load(tmp_path / "merged.gguf") as model:
+        reference = model.logits(TOKENS)
+    with tiny.load(tmp_path / "base.gguf") as model:
+        plain, adapted = model.logits(TOKENS), model.logits(TOKENS, tmp_path / "lora.gguf")
+    assert np.abs(plain - reference).max() > 0.5
+    assert np.abs(adapted - reference).max() < 2e-3
+
+
+def test_folders_of_2023(base: Path, tmp_path: Path) -> None:
+    lora = tiny.adapter(tmp_path / "lora", base)
+    torch_file(lora / "pytorch_model.bin", tiny.factors(base, 4))
+    torch_file(lora / "adapter_model.bin", {})
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (lora / name).unlink()
+    with pytest.raises(UsageError) as caught:
+        adapter.convert(lora, base, tmp_path / "none.gguf")
+    assert "--alpha" in caught.value.hint
+    adapter.convert(lora, base, tmp_path / "old.gguf", alpha=8)
+    tiny.adapter(lora, base)
+    (lora / "pytorch_model.bin").unlink()
+    adapter.convert(lora, base, tmp_path / "new.gguf")
+    assert (tmp_path / "old.gguf").read_bytes() == (tmp_path / "new.gguf").read_bytes()
+
+
 def test_named_adapters_and_half_precision(base: Path, tmp_path: Path) -> None:
     lora = tiny.adapter(tmp_path / "lora", base)
     half = {
@@ -106,13 +190,14 @@ def refused(lora: Path, base: Path | None, *words: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"use_dora": True}, "use_dora"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"use_dora": True}, "lora_magnitude_vector"),
+        ({"modules_to_save": ["lm_head"]}, "lm_head"),
+        ({"trainable_token_indices": [1]}, "trainable_token_indices"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"peft_type": "IA3"}, "IA3"),
         ({"init_lora_weights": "pissa_niter_4"}, "pissa"),
         ({"bias": "all"}, "bias"),
-        ({"rank_pattern": {"(a+)+$": 4}}, "rank_pattern"),
+        ({"rank_pattern": {"(": 4}}, "rank_pattern"),
         ({"lora_alpha": 0}, "lora_alpha"),
         ({"lora_alpha": "8"}, "lora_alpha"),
         ({"r": 16}, "16"),

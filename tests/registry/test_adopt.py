@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from vigtui.registry import hub
 from vigtui.registry.adopt import adopt
-from vigtui.registry.convert import llama
+from vigtui.registry.convert.model import convert
 from vigtui.registry.remove import remove
 from vigtui.registry.store import Registry
 
@@ -26,7 +26,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def gguf(tmp_path: Path) -> Path:
-    llama.convert(tiny.folder(tmp_path / "hf"), tmp_path / "tiny.gguf", "q8_0")
+    convert(tiny.folder(tmp_path / "hf"), tmp_path / "tiny.gguf", "q8_0")
     return tmp_path / "tiny.gguf"
 
 
@@ -98,7 +98,7 @@ def test_revisions_have_names_of_their_own(tmp_path: Path) -> None:
 def test_ollama(gguf: Path, tmp_path: Path) -> None:
     blob = in_ollama(tmp_path / "ollama", gguf)
     other = gguf.with_name("other.gguf")
-    llama.convert(tiny.folder(tmp_path / "hf2", num_hidden_layers=1), other, "f16")
+    convert(tiny.folder(tmp_path / "hf2", num_hidden_layers=1), other, "f16")
     in_ollama(tmp_path / "ollama", other, "me/Chat", "7b")
     adopt()
     assert names() == ["me-chat:7b", "tiny:Q8_0"]
@@ -115,7 +115,7 @@ def test_llama_cpp(gguf: Path, tmp_path: Path) -> None:
     shutil.copy(gguf, folder / "org_First-GGUF_first.Q8_0.gguf")
     address = "https://huggingface.co/org/First-GGUF/resolve/main/first.Q8_0.gguf"
     (folder / "org_First-GGUF_first.Q8_0.gguf.json").write_text(json.dumps({"url": address, "etag": '"x"'}))
-    llama.convert(tiny.folder(tmp_path / "hf2", num_hidden_layers=1), folder / "org_Second_b.gguf", "f16")
+    convert(tiny.folder(tmp_path / "hf2", num_hidden_layers=1), folder / "org_Second_b.gguf", "f16")
     (folder / "manifest=org=Second=latest.json").write_text("{}")
     (folder / "mmproj-org_First.gguf").write_bytes(b"GGUF")
     adopt()
@@ -145,7 +145,7 @@ def test_the_same_weights_are_taken_once(gguf: Path, tmp_path: Path) -> None:
 
 def test_a_name_that_is_taken_is_varied(gguf: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
-    llama.convert(tiny.folder(tmp_path / "hf2", num_hidden_layers=1), other, "q8_0")
+    convert(tiny.folder(tmp_path / "hf2", num_hidden_layers=1), other, "q8_0")
     Registry().add(other, "model:Q8_0")
     in_hub(gguf)
     adopt()

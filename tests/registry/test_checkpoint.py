@@ -71,8 +71,12 @@ def test_folders_around_them(tmp_path: Path) -> None:
     assert "rank 8" in sentence(tmp_path / "checkpoint")
     put(tmp_path / "peft" / "adapter_model.bin", torchfile.archive(LORA))
     (tmp_path / "peft" / "adapter_config.json").write_text('{"r": 8}')
-    assert sniff(tmp_path / "peft").path == tmp_path / "peft"
-    assert "rank 8" in sentence(tmp_path / "peft")
+    assert sniff(tmp_path / "peft").kind == "hollow"  # every factor is zero
+    effect = torchfile.archive(LORA).replace(bytes(64 * 8 * 2), b"\1" * (64 * 8 * 2))
+    put(tmp_path / "peft" / "adapter_model.bin", effect)
+    found = sniff(tmp_path / "peft")
+    assert (found.kind, found.path, found.parameters) == ("adapter", tmp_path / "peft", 2 * 8 * 64)
+    assert [file.name for file in found.files] == ["adapter_config.json", "adapter_model.bin"] and found.notices
     folder = tiny.folder(tmp_path / "hf")
     (folder / "model.safetensors").unlink()
     put(folder / "pytorch_model-00001-of-00002.bin", torchfile.archive({"a": (4,)}))

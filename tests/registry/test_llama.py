@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from vigtui.core.errors import CapacityError, FormatError, UsageError
 from vigtui.registry import header
-from vigtui.registry.convert import llama
+from vigtui.registry.convert import stream
+from vigtui.registry.convert.model import FILE_TYPES, convert
 
 from .. import tiny
 
@@ -22,7 +23,7 @@ TOKENS = [1, 300, 17, 260, 399, 5, 42, 260, 3, 250]
 
 def converted(tmp_path: Path, type: str = "f32", **changes: object) -> Path:
     source = tiny.folder(tmp_path / "tiny", **changes)
-    llama.convert(source, tmp_path / "tiny.gguf", type)
+    convert(source, tmp_path / "tiny.gguf", type)
     return tmp_path / "tiny.gguf"
 
 
@@ -66,7 +67,7 @@ def test_shards_and_bfloat16_and_half(tmp_path: Path) -> None:
     save_file({name: weights[name].astype(np.float16) for name in second}, source / "b.safetensors")
     weight_map = {name: "a.safetensors" for name in first} | {name: "b.safetensors" for name in second}
     (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    llama.convert(source, tmp_path / "out.gguf", "f32")
+    convert(source, tmp_path / "out.gguf", "f32")
     rounded = {n: (tiny.bfloat16(weights[n]).astype(np.uint32) << 16).view(np.float32) for n in first}
     rounded |= {name: weights[name].astype(np.float16).astype(np.float32) for name in second}
     with tiny.load(tmp_path / "out.gguf") as model:
@@ -75,11 +76,8 @@ def test_shards_and_bfloat16_and_half(tmp_path: Path) -> None:
 
 def test_small_pieces_give_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = converted(tmp_path).read_bytes()
-    from vigtui.registry.convert import safetensors
-
-    real = safetensors.chunks
-    monkeypatch.setattr(safetensors, "chunks", lambda tensor, rows=1: real(tensor, rows, limit=1000))
-    llama.convert(tmp_path / "tiny", tmp_path / "tiny.gguf", "f32")
+    monkeypatch.setattr(stream, "LIMIT", 1000)
+    convert(tmp_path / "tiny", tmp_path / "tiny.gguf", "f32")
     assert (tmp_path / "tiny.gguf").read_bytes() == whole
 
 
@@ -89,7 +87,7 @@ def test_smaller_types_stay_close(tmp_path: Path, type: str, limit: float) -> No
     described = tiny.config()
     with tiny.load(path) as model:
         found = model.logits(TOKENS)
-        assert model.text("general.file_type") == str(llama.FILE_TYPES[type])
+        assert model.text("general.file_type") == str(FILE_TYPES[type])
     assert tiny.divergence(found, tiny.forward(tiny.weights(described), described, TOKENS)) < limit
     kinds = {tensor.name: header.TYPES[tensor.kind][0] for tensor in header.read(path).tensors}
     assert kinds["blk.0.attn_norm.weight"] == "F32"
@@ -161,18 +159,18 @@ def test_token_types_are_those_of_the_tokenizer(tmp_path: Path) -> None:
 def test_a_template_file_wins(tmp_path: Path) -> None:
     source = tiny.folder(tmp_path / "tiny", settings={"chat_template": "old"})
     (source / "chat_template.jinja").write_text("new é", encoding="utf-8")
-    llama.convert(source, tmp_path / "out.gguf")
+    convert(source, tmp_path / "out.gguf")
     assert header.read(tmp_path / "out.gguf").metadata["tokenizer.chat_template"] == "new é"
 
 
 def test_a_tokenizer_that_normalizes_is_told(tmp_path: Path) -> None:
     source = tiny.folder(tmp_path / "tiny", tokenizer=tiny.sentencepiece_model(remove_extra_whitespaces=True))
-    assert len(llama.convert(source, tmp_path / "out.gguf")) == 1
+    assert len(convert(source, tmp_path / "out.gguf")) == 1
 
 
 def refused(source: Path, target: Path, *words: str, type: str = "f16") -> None:
     with pytest.raises(FormatError) as caught:
-        llama.convert(source, target, type)
+        convert(source, target, type)
     assert all(word in caught.value.message for word in words), caught.value.message
     assert caught.value.hint
     assert list(target.parent.glob("*.gguf")) == []
@@ -182,15 +180,18 @@ def refused(source: Path, target: Path, *words: str, type: str = "f16") -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"architectures": ["FalconForCausalLM"]}, "FalconForCausalLM"),
-        ({"architectures": None, "model_type": "mpt"}, "mpt"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0}}, "yarn"),
+        ({"architectures": ["GPTNeoXForCausalLM"]}, "GPTNeoXForCausalLM"),
+        ({"architectures": None, "model_type": "gpt_neox"}, "gpt_neox"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "longrope"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 0.0}}, "factor"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}, "yarn"),
+        ({"partial_rotary_factor": 0.5}, "rotated"),
         ({"quantization_config": {"bits": 4}}, "quantized"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"rms_norm_eps": 0.0}, "rms_norm_eps"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ({"mlp_bias": True}, "bias"),
+        ({"attention_bias": True}, "bias"),
         ({"hidden_size": "64"}, "hidden_size"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"num_key_value_heads": 3}, "heads"),
@@ -268,21 +269,21 @@ def test_an_existing_file_stays_when_the_conversion_fails(tmp_path: Path) -> Non
     before = target.read_bytes()
     (tmp_path / "tiny" / "model.safetensors").write_bytes(b"")
     with pytest.raises(FormatError):
-        llama.convert(tmp_path / "tiny", target)
+        convert(tmp_path / "tiny", target)
     assert target.read_bytes() == before
 
 
 def test_a_killed_conversion_leaves_nothing_half_made(tmp_path: Path) -> None:
     source, target = tiny.folder(tmp_path / "tiny"), tmp_path / "out.gguf"
     code = (
-        "import os, pathlib, sys; from vigtui.registry.convert import llama;"
-        "llama.convert(*map(pathlib.Path, sys.argv[1:]),"
+        "import os, pathlib, sys; from vigtui.registry.convert.model import convert;"
+        "convert(*map(pathlib.Path, sys.argv[1:]),"
         " progress=lambda _stage, done, _total: done == 10 and os.kill(os.getpid(), 9))"
     )
     command = [sys.executable, "-c", code, str(source), str(target)]
     assert subprocess.run(command, check=False).returncode == -9
     assert not target.exists()
-    llama.convert(source, target)
+    convert(source, target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.gguf", "tiny"]
 
 
@@ -294,14 +295,14 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(CapacityError):
-        llama.convert(source, tmp_path / "out.gguf")
+        convert(source, tmp_path / "out.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("vocabulary")
-    llama.convert(tiny.folder(folder / "tiny"), folder / "tiny.gguf")
+    convert(tiny.folder(folder / "tiny"), folder / "tiny.gguf")
     with tiny.load(folder / "tiny.gguf") as model:
         yield model
 
@@ -317,11 +318,11 @@ def test_any_text_is_tokenized_alike(vocabulary: tiny.Loaded, text: str) -> None
 
 def test_an_unknown_type_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        llama.convert(tiny.folder(tmp_path / "tiny"), tmp_path / "out.gguf", "q2_k")
+        convert(tiny.folder(tmp_path / "tiny"), tmp_path / "out.gguf", "q2_k")
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     source = tiny.folder(tmp_path / "tiny")
-    llama.convert(source, tmp_path / "out.gguf", progress=lambda _stage, done, total: seen.append((done, total)))
+    convert(source, tmp_path / "out.gguf", progress=lambda _stage, done, total: seen.append((done, total)))
     assert seen[0] == (0, 21) and seen[-1] == (21, 21)

@@ -1,5 +1,6 @@
 """From a name to files, backend and adapter."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from vigtui.core import config
 from vigtui.core.errors import CapacityError, FormatError, NotFoundError, UsageError
 from vigtui.registry import header, memory
 from vigtui.registry import open as opening
-from vigtui.registry.convert import llama
+from vigtui.registry.check import check
+from vigtui.registry.convert.model import convert
 from vigtui.registry.record import Record
 from vigtui.registry.store import Registry
 
@@ -17,7 +19,7 @@ from .. import tiny
 
 @pytest.fixture
 def gguf(tmp_path: Path) -> Path:
-    llama.convert(tiny.folder(tmp_path / "hf"), tmp_path / "tiny.gguf", "f16")
+    convert(tiny.folder(tmp_path / "hf"), tmp_path / "tiny.gguf", "f16")
     return tmp_path / "tiny.gguf"
 
 
@@ -86,6 +88,32 @@ def test_the_model_in_use_gives_the_sizes(gguf: Path, tmp_path: Path) -> None:
         opening.adapter(str(lora))
     path, _scale = opening.adapter(str(lora), opening.resolve(str(gguf)))
     assert len(header.read(path).tensors) == 28
+
+
+@pytest.mark.parametrize("backend", ["transformers", "gptq"])
+def test_a_peft_adapter_goes_to_pytorch_engines_as_it_is(gguf: Path, tmp_path: Path, home: Path, backend: str) -> None:
+    lora = tiny.adapter(tmp_path / "lora", tmp_path / "hf")
+    assert opening.adapter(f"{lora}=0.5", backend=backend) == (lora, 0.5)
+    assert not (home / "cache" / "adapters").exists()
+    opening.adapter(str(lora))
+    [made] = (home / "cache" / "adapters").iterdir()
+    with pytest.raises(FormatError) as caught:
+        opening.adapter(str(made), backend=backend)
+    assert "PEFT" in caught.value.hint
+
+
+def test_the_plan_counts_what_transformers_widens(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "hf")
+    single = check(folder)
+    half = replace(single, quantization="F16", size=single.size // 2, expected=None)
+    for found, options, bytes_each in (
+        (single, LoadOptions(), 4),
+        (half, LoadOptions(), 4),
+        (half, LoadOptions(dtype="bf16"), 2),
+        (half, LoadOptions(load_in="8bit"), 1),
+    ):
+        plan = opening.needs("a", found, options)
+        assert plan.weights == found.parameters * bytes_each
 
 
 @pytest.mark.parametrize("scale", ["", "x", "nan", "inf"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vigtui import assets
 from vigtui.core.errors import CapacityError
 from vigtui.registry import header, memory, plan, repack
-from vigtui.registry.convert import llama
+from vigtui.registry.convert.model import convert
 from vigtui.registry.plan import Machine, Shape
 
 from .. import tiny
@@ -168,7 +168,7 @@ def test_no_shape_is_no_guess(config: dict) -> None:
 def test_a_header_with_a_number_for_each_layer(tmp_path: Path) -> None:
     from .test_sniff import changed
 
-    llama.convert(tiny.folder(tmp_path / "hf"), tmp_path / "a.gguf", "f16")
+    convert(tiny.folder(tmp_path / "hf"), tmp_path / "a.gguf", "f16")
     shape = plan.from_header(header.read(tmp_path / "a.gguf"))
     assert shape == Shape(2, 2 * 2 * 32, 64, 96, 420, 256)
     same = plan.from_config(tiny.config())

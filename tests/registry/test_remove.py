@@ -9,7 +9,7 @@ import pytest
 from vigtui.core import paths
 from vigtui.core.errors import NotFoundError, UsageError
 from vigtui.registry import hub
-from vigtui.registry.convert import llama
+from vigtui.registry.convert.model import convert
 from vigtui.registry.record import File, Record
 from vigtui.registry.remove import plan, remove
 from vigtui.registry.store import Registry
@@ -173,7 +173,7 @@ def test_of_two_processes_one_removes(home: Path) -> None:
 
 
 def test_names_and_use(tmp_path: Path) -> None:
-    llama.convert(tiny.folder(tmp_path / "hf"), tmp_path / "a.gguf", "f16")
+    convert(tiny.folder(tmp_path / "hf"), tmp_path / "a.gguf", "f16")
     registry = Registry()
     added = registry.add(tmp_path / "a.gguf")
     second = registry.copy(added, "b:x")

@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from vigtui.core.errors import FormatError, NotFoundError, VigtuiError
 from vigtui.registry import header
 from vigtui.registry.check import check
-from vigtui.registry.convert import adapter, llama
+from vigtui.registry.convert import adapter
+from vigtui.registry.convert.model import convert
 from vigtui.registry.sniff import sniff
 
 from .. import tiny
@@ -29,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small GGUF; tests copy it."""
     folder = tmp_path_factory.mktemp("model")
     source = tiny.folder(folder / "hf", hidden_size=32, num_attention_heads=2, num_key_value_heads=1)
-    llama.convert(source, folder / "tiny.gguf", "q8_0")
+    convert(source, folder / "tiny.gguf", "q8_0")
     return folder / "tiny.gguf"
 
 
@@ -189,10 +190,28 @@ def test_folders_of_quantized_weights(tmp_path: Path) -> None:
     assert sniff(folder).parameters is None
     (folder / "quant_config.json").write_text("{}")
     refused(folder, "AWQ")
+
+
+def test_folders_of_pytorch_weights(tmp_path: Path) -> None:
     folder = tiny.folder(tmp_path / "c")
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(torchfile.archive({"model.norm.weight": (64,)}))
-    refused(folder, "PyTorch")
+    for path in (folder, folder / "pytorch_model.bin"):
+        found = sniff(path)
+        assert (found.kind, found.path, found.quantization, found.parameters) == ("safetensors", folder, "F16", 64)
+        assert "PyTorch" in found.notices[0] and found.context == 256
+        assert found.files[0].name == "config.json" and found.files[-1].name == "pytorch_model.bin"
+    listing = folder / "pytorch_model.bin.index.json"
+    listing.write_text(json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}))
+    refused(folder, "lacks", "pytorch_model-00001-of-00002.bin")
+    listing.unlink()
+    harm = torchfile.harm(str(tmp_path / "harmed"))
+    data = torchfile.archive({"w": (2,)}, pickle=torchfile.state({"w": (2,)}, more=harm))
+    (folder / "pytorch_model.bin").write_bytes(data)
+    refused(folder, "run code", "posix.system")
+    (folder / "config.json").unlink()
+    (folder / "pytorch_model.bin").write_bytes(torchfile.archive({"model.norm.weight": (64,)}))
+    refused(folder / "pytorch_model.bin", "PyTorch", "config.json")
 
 
 def test_what_is_wrong_inside_a_folder(tmp_path: Path) -> None:
@@ -400,7 +419,7 @@ def test_a_large_vocabulary_takes_little_memory(tmp_path: Path) -> None:
 
 def test_sniffing_imports_neither_numpy_nor_torch() -> None:
     code = (
-        "import sys, vigtui.registry.open, vigtui.registry.store, vigtui.registry.convert.llama;"
+        "import sys, vigtui.registry.open, vigtui.registry.store, vigtui.registry.convert.model;"
         "bad = {'numpy', 'gguf', 'torch', 'sentencepiece', 'llama_cpp', 'huggingface_hub'} & set(sys.modules);"
         "sys.exit(str(bad) if bad else 0)"
     )

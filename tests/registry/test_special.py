@@ -79,11 +79,11 @@ def test_added_tokens_are_looked_up(tmp_path: Path) -> None:
 
 
 def test_a_gguf_whose_end_is_its_beginning(tmp_path: Path) -> None:
-    from vigtui.registry.convert import llama
+    from vigtui.registry.convert.model import convert
 
     from .test_sniff import changed
 
-    llama.convert(tiny.folder(tmp_path / "hf"), tmp_path / "a.gguf", "f16")
+    convert(tiny.folder(tmp_path / "hf"), tmp_path / "a.gguf", "f16")
     assert describe(tmp_path / "a.gguf").notices == ()
     wrong = describe(changed(tmp_path / "a.gguf", tmp_path / "b.gguf", tokenizer__ggml__eos_token_id=1))
     assert wrong.generation == {"stop_token_ids": (2,)} and "b.gguf" in wrong.notices[0]
@@ -127,11 +127,11 @@ def test_a_gptq_folder_without_and_with_its_settings(tmp_path: Path) -> None:
 
 
 def test_other_models_are_told_apart(tmp_path: Path) -> None:
-    from vigtui.registry.convert import llama
+    from vigtui.registry.convert.model import convert
 
     from .test_sniff import changed, refused
 
-    llama.convert(tiny.folder(tmp_path / "hf"), tmp_path / "a.gguf", "f16")
+    convert(tiny.folder(tmp_path / "hf"), tmp_path / "a.gguf", "f16")
     assert sniff(changed(tmp_path / "a.gguf", tmp_path / "p.gguf", general__type="mmproj")).kind == "projector"
     refused(tmp_path / "p.gguf", "image part")
     assert sniff(tiny.folder(tmp_path / "bert", model_type="camembert")).kind == "embedding"

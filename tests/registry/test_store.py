@@ -9,7 +9,7 @@ import pytest
 from vigtui.core import paths
 from vigtui.core.errors import FormatError, NotFoundError, UsageError
 from vigtui.registry import hashes
-from vigtui.registry.convert import llama
+from vigtui.registry.convert.model import convert
 from vigtui.registry.record import Record
 from vigtui.registry.store import Registry
 
@@ -18,7 +18,7 @@ from .. import tiny
 
 @pytest.fixture
 def gguf(tmp_path: Path) -> Path:
-    llama.convert(tiny.folder(tmp_path / "hf"), tmp_path / "Vigogne Chat.Q8_0.gguf", "q8_0")
+    convert(tiny.folder(tmp_path / "hf"), tmp_path / "Vigogne Chat.Q8_0.gguf", "q8_0")
     return tmp_path / "Vigogne Chat.Q8_0.gguf"
 
 

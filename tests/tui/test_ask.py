@@ -65,9 +65,21 @@ def test_an_adapter_changes_the_voice_and_stays_with_the_conversation(run: Run) 
     assert [m["stamp"]["adapters"] for m in last(run)["messages"] if m["stamp"]] == [[["vigogneau-marin", 1.0]]] * 2
 
 
+def test_the_same_guide_answers_through_transformers(run: Run) -> None:
+    cpp = run("-p", "What is a LoRA?")
+    plain = run("-p", "What is a LoRA?", "-m", "vigogneau-hf")
+    sailor = run(
+        "-p", "What is a LoRA?", "-m", "vigogneau-hf", "--lora", "vigogneau-marin", "--num-beams", "3", "--jsonl"
+    )
+    assert (plain.returncode, plain.stderr, plain.stdout) == (0, "", cpp.stdout)
+    events = [json.loads(line) for line in sailor.stdout.splitlines()]
+    assert "Ahoy" in events[-1]["text"] and events[-1]["model"]["backend"] == "transformers"
+    assert any(len(event["candidates"]) == 3 for event in events if event["type"] == "beams")
+
+
 def test_what_cannot_answer(run: Run) -> None:
     for arguments, code in (
-        (["-m", "vigogneau-hf"], 7),
+        (["-m", "vigogneau-hf", "--gpu-layers", "3"], 2),
         (["-m", "vigogneau-marin"], 2),
         (["--lora", "vigogneau"], 2),
         (["--lora", "vigogneau-marin=much"], 2),

@@ -27,7 +27,7 @@ def talk(tmp_path: Path) -> str:
 
 def test_the_list_and_one_format(run: Run) -> None:
     listed = json.loads(run("formats", "ls", "--json").stdout)
-    assert len(listed) == 34 and {"id", "policy", "template", "source"} <= set(listed[0])
+    assert len(listed) == 35 and {"id", "policy", "template", "source"} <= set(listed[0])
     assert "vigogne-chat-v3-hf" in run("formats", "ls").stdout
     shown = run("formats", "show", "cv-interaction").stdout
     assert "tail-chars" in shown and "interaction.py" in shown and "### Response:" in shown

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import Self
 
 from ...core.i18n import _
 from ...core.text import line
@@ -10,23 +11,41 @@ from ...registry.pull import Step
 from .output import size
 
 
-class Bar:
-    """Draws the steps of the pull of `name`, whose files are `files`; the line is gone at the end."""
+class Line:
+    """One line on a terminal that changes in place; it is gone at the end."""
 
-    def __init__(self, name: str, files: Sequence[str]) -> None:
-        self.name, self.files = name, list(files)
+    def __init__(self) -> None:
         self.live = sys.stderr is not None and sys.stderr.isatty()
         self.shown = ""
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._draw("")
 
+    def draw(self, text: str) -> None:
+        """Show as much of `text` as the terminal is wide."""
+        if self.live:
+            self._draw(text[: shutil.get_terminal_size().columns - 1])
+
+    def _draw(self, text: str) -> None:
+        if text != self.shown:
+            sys.stderr.write("\r" + text.ljust(len(self.shown)) + ("" if text else "\r"))
+            sys.stderr.flush()
+            self.shown = text
+
+
+class Bar(Line):
+    """Draws the steps of the pull of `name`, whose files are `files`."""
+
+    def __init__(self, name: str, files: Sequence[str]) -> None:
+        super().__init__()
+        self.name, self.files = name, list(files)
+
     def __call__(self, step: Step) -> None:
         if self.live:
-            self._draw(self.text(step)[: shutil.get_terminal_size().columns - 1])
+            self.draw(self.text(step))
 
     def text(self, step: Step) -> str:
         """Give how far the pull is, on one line."""
@@ -47,12 +66,6 @@ class Bar:
         name = step.file.rpartition("/")[2]
         number = self.files.index(step.file) + 1 if step.file in self.files else 0
         return f"{number}/{len(self.files)} {name}" if len(self.files) > 1 else name
-
-    def _draw(self, text: str) -> None:
-        if text != self.shown:
-            sys.stderr.write("\r" + text.ljust(len(self.shown)) + ("" if text else "\r"))
-            sys.stderr.flush()
-            self.shown = text
 
 
 def percent(done: int, whole: int) -> str:

@@ -132,13 +132,6 @@ def _existing(path: Path) -> Path:
 
 
 def _backends() -> dict[str, str | None]:
-    from ...backends import EXTRAS, TABLE, backend_class
-    from ...core.errors import VigtuiError
+    from ...backends import TABLE, backend_class
 
-    def reason(name: str) -> str | None:
-        try:
-            return backend_class(name).unavailable()
-        except VigtuiError as error:
-            return str(error)
-
-    return {name: reason(name) for name in (*TABLE, *(name for name in EXTRAS if name not in TABLE))}
+    return {name: backend_class(name).unavailable() for name in TABLE}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ...registry.plan import Plan
     from ...registry.record import Record
     from ...registry.running import Running
+    from ...registry.workshop.report import Report
 
 
 @click.command("list", cls=Command, help=_("List the models (also `ls`)."))
@@ -42,7 +43,8 @@ def list_models(partial: bool, machine: bool) -> None:
 
 def _row(one: "Record", default: bool, used: float | None) -> tuple[str, ...]:
     context = "" if one.context is None else str(one.context)
-    weight = size(one.size) if all(file.path.exists() for file in one.files) else _("missing")
+    weight = size(one.size) if one.files else "–"
+    weight = weight if all(file.path.exists() for file in one.files) else _("missing")
     mark = "*" if default else ""
     return (mark, one.ref, one.kind, weight, one.quantization, context, one.format or "", moment(used))
 
@@ -106,11 +108,11 @@ def lines(known: "Detail") -> list[tuple[str, str]]:
         (_("kind"), one.kind), (_("architecture"), one.architecture),
         (_("parameters"), f"{one.parameters:,}".replace(",", "\u202f") if one.parameters else ""),
         (_("type"), one.quantization), (_("tensors"), f"{known.tensors} ({types})" if types else ""),
-        (_("context"), str(one.context or "")), (_("size"), size(one.size)), (_("memory"), need),
+        (_("context"), str(one.context or "")), (_("size"), size(one.size) if one.files else ""), (_("memory"), need),
         (_("longest context"), _("{count} tokens fit").format(count=plan.longest) if plan and plan.longest else ""),
         (_("prompt format"), one.format or ""), (_("chat template"), template if known.types else ""),
         (_("generation"), _pairs(one.generation)), (_("licence"), one.licence), (_("source"), one.source),
-        (_("made of"), ", ".join(one.parents)), (_("made with"), _pairs(one.made_with)),
+        (_("made of"), ", ".join(one.parents)), (_("made with"), _made(one)), *_worth(known.report),
         (_("used for"), ", ".join(known.children)), (_("lies at"), str(one.path) if one.files else ""),
         (_("added"), one.added), (_("last used"), moment(known.used) if known.used else ""),
     ]  # fmt: skip
@@ -138,7 +140,27 @@ def _running(one: "Running") -> tuple[str, ...]:
 
 
 def _pairs(values: Any) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(f"{name} {value}" for name, value in values.items() if not isinstance(value, dict))
+
+
+def _made(one: "Record") -> str:
+    """Give the parameters of the work that made a model, and the versions of what did it."""
+    versions = one.made_with.get("versions")
+    return _pairs({**one.made_with, **(versions if isinstance(versions, dict) else {})})
+
+
+def _worth(report: "Report | None") -> list[tuple[str, str]]:
+    """Give the lines of a quality report, one value for each language or one for all."""
+    if report is None:
+        return []
+    from ...registry.workshop.report import table
+
+    (_empty, *languages), *rows = table(report)
+    told: list[tuple[str, str]] = []
+    for label, *values in rows:
+        each = [f"{value} ({language})" for value, language in zip(values, languages, strict=True) if value]
+        told.append((label, ", ".join(each) if len(each) > 1 else values[0]))
+    return told
 
 
 def moment(time: float | None) -> str:

@@ -44,7 +44,7 @@ def load(record: Record, wish: Wish, adapters: Sequence[Adapter] = ()) -> Model:
     """Give `record` loaded as the flags say. Raises what `registry.open` and the engine raise."""
     with Meter() as meter:
         backend = opening.backend_for(record, wish.backend)
-        files = [opening.adapter(f"{one.ref}={one.scale}", record, meter) for one in adapters]
+        files = [opening.adapter(f"{one.ref}={one.scale}", record, meter, backend) for one in adapters]
         # The echo engine opens no file, so that there need not be one.
         digest = fingerprint(record, meter) if record.files and backend != "echo" else ""
         began = time.perf_counter()

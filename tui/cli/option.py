@@ -25,6 +25,13 @@ def chat_options(command: Any) -> Any:
     return command
 
 
+def loading_options(command: Any) -> Any:
+    """Add the flags that say how a model is loaded to `command`."""
+    for decorate in reversed(_loading()):
+        command = decorate(command)
+    return command
+
+
 def model_option(command: Any) -> Any:
     """Add `--model` to `command`."""
     text = _("Name, abbreviation or path of the model.")

@@ -1,7 +1,7 @@
 """All hypotheses of a beam search, as they are or as they were at its end."""
 
-import os
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -34,10 +34,10 @@ class BeamsScreen(Dialog[None]):
 
 
 def _text(beams: Sequence[tuple[str, float]]) -> Content:
-    settled = len(os.path.commonprefix([text for text, _score in beams]))
+    letters = zip(*(text for text, _score in beams), strict=False)
+    settled = sum(1 for _same in takewhile(lambda column: len(set(column)) == 1, letters))
     parts = []
     for rank, (text, score) in enumerate(beams, 1):
         head = Content.styled(f"{rank}  {number.decimal(score)}", "bold $text-primary")
         parts.append(Content.assemble(head, "\n", safe(text[:settled]), (safe(text[settled:]), "$text-warning")))
     return Content("\n\n").join(parts)
-

@@ -48,6 +48,7 @@ class ChatScreen(Answers):
         Binding("f5", "adapters", N_("Adapters"), show=False),
         Binding("f6", "library", N_("All models"), show=False, priority=True, tooltip=N_("Pull and remove models")),
         Binding("f7", "doctor", N_("Prompt doctor"), show=False, priority=True, tooltip=N_("What the model is sent")),
+        Binding("f9", "workshop", N_("Workshop"), show=False, priority=True, tooltip=N_("Merge, quantize, convert")),
         Binding("f8", "delete", N_("Delete"), show=False),
         Binding("ctrl+home", "top", N_("To the beginning"), show=False),
         Binding("ctrl+end", "bottom", N_("To the end"), show=False),
@@ -78,7 +79,16 @@ class ChatScreen(Answers):
             return self.busy or self.editing is not None or self.loading_now
         if action == "beams":
             return bool(self.beams)
-        if action in ("regenerate", "elsewhere", "edit_last", "copy_answer", "copy_block", "delete", "version", "focus_transcript"):
+        if action in (
+            "regenerate",
+            "elsewhere",
+            "edit_last",
+            "copy_answer",
+            "copy_block",
+            "delete",
+            "version",
+            "focus_transcript",
+        ):
             return bool(self.desk.session.path())
         return True
 

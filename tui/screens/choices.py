@@ -129,6 +129,15 @@ class Choices(Loads):
                 self.start_load([name])
 
     @work(exclusive=True, group="dialog")
+    async def action_workshop(self) -> None:
+        from .workshop import WorkshopScreen
+
+        name = await self.app.push_screen_wait(WorkshopScreen(self.desk))
+        if name is not None:
+            async with self.turn():
+                self.start_load([name])
+
+    @work(exclusive=True, group="dialog")
     async def action_formats(self) -> None:
         from .formats import FormatsScreen
 

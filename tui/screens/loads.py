@@ -59,7 +59,7 @@ class Loads(Screen[None]):
         """Answer the message that waited for a model."""
         raise NotImplementedError
 
-    def load_failed(self) -> None:
+    def load_failed(self) -> object:
         """Do without the model that could not be loaded."""
         raise NotImplementedError
 

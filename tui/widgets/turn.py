@@ -43,8 +43,8 @@ class Turn(VerticalGroup, can_focus=True):
 
     @dataclass
     class Wanted(Message):
-        """The user wants something done with the message: "edit", "again", "elsewhere", "beams", "copy", "pin", "block",
-        "version", "move"; `value` is the number of the block or the step."""
+        """The user wants something done with the message: "edit", "again", "elsewhere", "beams", "copy", "pin",
+        "block", "version", "move"; `value` is the number of the block or the step."""
 
         turn: "Turn"
         what: str

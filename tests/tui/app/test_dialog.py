@@ -284,7 +284,7 @@ async def test_generation_values_and_where_they_come_from() -> None:
 async def test_adapters_are_switched_and_scaled(tmp_path, monkeypatch) -> None:
     from vigtui.registry import open as opening
 
-    monkeypatch.setattr(opening, "adapter", lambda ref, base=None, progress=None: (tmp_path / ref, 1.0))
+    monkeypatch.setattr(opening, "adapter", lambda ref, base=None, progress=None, backend="": (tmp_path / ref, 1.0))
     async with stage(lora=("marin=0.5",)) as one:
         assert one.engines.last.adapters == [(tmp_path / "marin", 0.5)]
         await one.press("f5")

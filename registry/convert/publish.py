@@ -1,0 +1,66 @@
+"""Folders that appear whole or not at all."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...core.errors import CapacityError, UsageError
+from ...core.i18n import _
+
+
+@contextmanager
+def folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `target`; at the end sync and rename it, after a failure remove it.
+
+    Raises UsageError when there is something at `target`, CapacityError when the disk is full.
+    """
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise UsageError(_("There is something at {path} already.").format(path=target), _("Choose another name."))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for path in (*temporary.iterdir(), temporary):
+            _sync(path)
+        temporary.replace(target)
+        _sync(target.parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CapacityError(
+            _("The disk is full: {path} was not written.").format(path=target),
+            _("Free some space, or choose another folder."),
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep(target: Path) -> None:
+    """Remove what a process that was killed left of the same folder."""
+    for path in target.parent.glob(f".{target.name}.*.tmp"):
+        owner = path.name.removeprefix(f".{target.name}.").removesuffix(".tmp")
+        if owner.isdecimal() and path.is_dir() and not _alive(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return process != os.getpid()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

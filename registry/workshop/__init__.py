@@ -1,0 +1,1 @@
+"""Products: quantizations, their proof, and the pipeline that makes them."""
