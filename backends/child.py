@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core import i18n
+from ..core import i18n, paths
 from ..core.errors import BackendError, VigtuiError
 from ..core.i18n import _
 from . import backend_class, wire
@@ -128,6 +128,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("HF_HOME", str(paths.hub()))  # gptqmodel's tokenizers would take a folder under /tmp
     i18n.use()
     child = Child(sys.argv[1], requests, answers)
     signal.signal(signal.SIGTERM, child.end)

@@ -3,7 +3,10 @@
 import importlib
 import sys
 
-ALL = ("startup", "decode", "prefix", "formats", "registry", "pull", "guide", "app")
+ALL = (
+    "startup", "decode", "prefix", "formats", "registry", "pull", "guide", "app",
+    "merge", "convert", "quantize", "gptq", "engines", "switch", "server",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Where vigtui keeps its files: five functions, all under `VIGTUI_HOME` when that is set."""
+"""Where vigtui keeps its files: all under `VIGTUI_HOME` when that is set, but the cache that every tool shares."""
 
 import os
 from pathlib import Path
@@ -32,6 +32,12 @@ def models() -> Path:
     """Records of models and what vigtui made itself."""
     home = os.environ.get("VIGTUI_HOME")
     return (Path(home).expanduser() if home else _base("data")) / "models"
+
+
+def hub() -> Path:
+    """What huggingface_hub and its relatives keep, which every tool shares (HF_HOME)."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expandvars(os.path.expanduser(os.environ.get("HF_HOME") or f"{base}/huggingface")))
 
 
 def logs() -> Path:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core import paths
 from ..core.errors import FormatError, NetworkError, NotFoundError
 from ..core.i18n import _
 from ..core.text import line
@@ -85,7 +86,7 @@ def cache() -> Path:
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if value := os.environ.get(name):
             return _expanded(value)
-    return _home() / "hub"
+    return paths.hub() / "hub"
 
 
 def folder(repository: str) -> Path:
@@ -251,11 +252,6 @@ def _credentials(location: Location) -> dict[str, str]:
 
 def _origin(url: str) -> str:
     return "/".join(url.split("/", 3)[:3])
-
-
-def _home() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return _expanded(os.environ.get("HF_HOME") or f"{base}/huggingface")
 
 
 def _expanded(text: str) -> Path:

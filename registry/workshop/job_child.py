@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...backends import wire
-from ...core import i18n
+from ...core import i18n, paths
 from ...core.errors import BackendError, VigtuiError
 from ...core.i18n import _
 from .work import WORKS
@@ -93,6 +93,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("HF_HOME", str(paths.hub()))  # gptqmodel's tokenizers would take a folder under /tmp
     i18n.use()
     serve(os.fdopen(requests, "rb"), answers)
     sys.stdout.flush()

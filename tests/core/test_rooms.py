@@ -21,7 +21,20 @@ MAY_IMPORT = {
     "server": {"chat", "registry", "backends", "core", "assets"},
     "tui": {"server", "chat", "registry", "backends", "core", "assets"},
 }
-HEAVY = {"torch", "transformers", "gptqmodel", "llama_cpp", "huggingface_hub", "textual", "numpy", "gguf", "openai", "starlette", "uvicorn", "peft"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "gptqmodel",
+    "llama_cpp",
+    "huggingface_hub",
+    "textual",
+    "numpy",
+    "gguf",
+    "openai",
+    "starlette",
+    "uvicorn",
+    "peft",
+}
 
 
 def modules() -> list[Path]:
@@ -83,7 +96,11 @@ def test_the_wheel_holds_every_room_and_asset(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("vigtui/")}
     code = {f"vigtui/{p}" for p in tracked("*.py") if p.split("/")[0] in MAY_IMPORT and "vigogneau" not in p}
-    data = {f"vigtui/{p}" for p in tracked("assets") if p.endswith((".toml", ".txt", ".mo", ".gguf")) and "/corpus/" not in p}
+    data = {
+        f"vigtui/{p}"
+        for p in tracked("assets")
+        if p.endswith((".toml", ".txt", ".mo", ".gguf")) and "/corpus/" not in p
+    }
     data |= {f"vigtui/{p}" for p in tracked("*.tcss")}
     assert held - {"vigtui/assets/vigogneau/README.md"} == code | data
     assert sum(entry.file_size for entry in zipfile.ZipFile(wheel).infolist() if entry.filename.endswith(".gguf")) < 7e6

@@ -39,7 +39,10 @@ def _local(path: str, name: str | None, remote: str | None) -> "Record":
     from ...registry.store import Registry
 
     if remote:
-        raise UsageError(_("--model and --key-env go with the address of a server, such as http://host:8000/v1."))
+        raise UsageError(
+            _("--model and --key-env go with the address of a server."),
+            _("Write it as http://host:8000/v1, for instance."),
+        )
     with Meter() as meter:
         return Registry().add(Path(path), name, meter)
 

@@ -28,7 +28,8 @@ def _rows(report: Report) -> Iterator[Content]:
         yield _row(name, score.agreement, _percent(score.agreement))
         yield _row(_("perplexity, {language}").format(language=line(language)), _ratio(score), _surprise(score))
     if report.speed is not None:
-        yield Content.assemble((f"{_('speed'):<24}", "$foreground 60%"), " " * (WIDTH + 2), _speed(report.speed))
+        name = _("speed")
+        yield Content.assemble((f"{name:<24}", "$foreground 60%"), " " * (WIDTH + 2), _speed(report.speed))
 
 
 def _row(name: str, share: float | None, said: str) -> Content:

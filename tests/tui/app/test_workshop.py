@@ -48,7 +48,7 @@ async def test_a_merge_becomes_a_model_with_its_proof() -> None:
         assert job.state == "done", job.error
         known = Registry().find("vigogneau-hf-marin:Q4_K_M")
         assert known.parents == ("vigogneau-hf", "vigogneau-marin")
-        await one.until(lambda: "█" in str(workshop.query_one(".about Static", Static).content))
+        await one.until(lambda: "same first choice" in str(workshop.query_one(".about Static", Static).content))
         shown = str(workshop.query_one(".about Static", Static).content)
         assert "same first choice" in shown and "It answers:" in shown
         await one.press("enter")
@@ -64,7 +64,12 @@ async def test_every_work_has_its_own_fields() -> None:
             await one.until(lambda work=work: form.shown == work)
             seen[work] = form.query_one("#row-bits").display, form.query_one("#row-types").display
             assert said(form, ".about-work")
-        assert seen == {"merge": (False, True), "quantize": (False, True), "gptq": (True, False), "convert": (False, False)}
+        assert seen == {
+            "merge": (False, True),
+            "quantize": (False, True),
+            "gptq": (True, False),
+            "convert": (False, False),
+        }
 
 
 async def test_what_cannot_be_is_said_and_not_started(tmp_path: Path) -> None:
