@@ -75,6 +75,22 @@ def backend_for(record: Record, wanted: str | None = None) -> str:
     return wanted or suitable[0]
 
 
+def reason(record: Record) -> str:
+    """Give the backend that runs `record` and why, or what it lacks here; nothing for an adapter."""
+    if record.kind == "adapter":
+        return ""
+    from ..backends import backend_class
+
+    why = {
+        "gguf": _("the engine of GGUF files"),
+        "safetensors": _("the engine of Hugging Face folders"),
+        "gptq": _("the engine of GPTQ checkpoints, on the GPU where there is one"),
+        "remote": _("a server answers"),
+    }
+    name = backend_for(record)
+    return f"{name}: {backend_class(name).unavailable() or why[record.kind]}"
+
+
 def adapter(
     ref: str, base: Record | None = None, progress: Progress = silent, backend: str = "llama.cpp"
 ) -> tuple[Path, float]:

@@ -103,10 +103,13 @@ def _title(text: str) -> None:
 
 
 def _overview(found: Checkup) -> None:
+    from ...registry.open import reason
+
     report = found.report
     size = _("{tokens} tokens; a prompt must stay below {limit}").format(tokens=len(report.tokens), limit=report.limit)
     rows = [
         (_("Model"), found.record.ref),
+        (_("Backend"), reason(found.record)),
         (_("Format"), f"{report.form.id} · {report.reason}"),
         (_("Stops"), "  ".join(json.dumps(stop, ensure_ascii=False) for stop in report.stops)),
         (_("Size"), size),

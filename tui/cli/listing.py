@@ -98,6 +98,8 @@ def _memory(plan: "Plan | None") -> dict[str, Any] | None:
 
 def lines(known: "Detail") -> list[tuple[str, str]]:
     """Give what is known of a model, by name; what is empty is not known."""
+    from ...registry.open import reason
+
     one, plan = known.record, known.plan
     types = ", ".join(f"{kind} {count}" for kind, count in known.types.items())
     need = ""
@@ -107,7 +109,8 @@ def lines(known: "Detail") -> list[tuple[str, str]]:
     return [
         (_("kind"), one.kind), (_("architecture"), one.architecture),
         (_("parameters"), f"{one.parameters:,}".replace(",", "\u202f") if one.parameters else ""),
-        (_("type"), one.quantization), (_("tensors"), f"{known.tensors} ({types})" if types else ""),
+        (_("backend"), reason(one)), (_("type"), one.quantization),
+        (_("tensors"), f"{known.tensors} ({types})" if types else ""),
         (_("context"), str(one.context or "")), (_("size"), size(one.size) if one.files else ""), (_("memory"), need),
         (_("longest context"), _("{count} tokens fit").format(count=plan.longest) if plan and plan.longest else ""),
         (_("prompt format"), one.format or ""), (_("chat template"), template if known.types else ""),

@@ -87,7 +87,7 @@ class MakeScreen(Dialog[tuple[str, Order]]):
             "bits": [(f"{bits} bits", str(bits)) for bits in (4, 8, 3, 2)],
             "group": [("128", "128"), ("64", "64"), ("32", "32"), (_("one for a whole row"), "-1")],
             "calibration": [
-                (_("none"), ""), (_("French and English"), "mixed"), (_("French"), "fr"), (_("English"), "en"),
+                (_("as usual"), ""), (_("French and English"), "mixed"), (_("French"), "fr"), (_("English"), "en"),
             ],
             "type": [(text, text) for text in ("f16", "bf16", "f32", "q8_0")],
         }  # fmt: skip
