@@ -122,14 +122,20 @@ class Child:
         return self._backend.load_state(Path(request["path"]))
 
 
-def main() -> None:
-    """Take the pipes off descriptors 0 and 1, so that nothing a library prints can reach them, and serve."""
+def detached() -> tuple[int, int]:
+    """Take the pipes off descriptors 0 and 1, so that nothing a library prints can reach them, and give them."""
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("HF_HOME", str(paths.hub()))  # gptqmodel's tokenizers would take a folder under /tmp
     i18n.use()
+    return requests, answers
+
+
+def main() -> None:
+    """Serve the backend that the first argument names."""
+    requests, answers = detached()
     child = Child(sys.argv[1], requests, answers)
     signal.signal(signal.SIGTERM, child.end)
     child.serve()

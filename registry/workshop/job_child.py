@@ -5,7 +5,6 @@ when the parent does: a thread waits for the end of the pipe.
 """
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...backends import wire
-from ...core import i18n, paths
+from ...backends.child import detached
 from ...core.errors import BackendError, VigtuiError
 from ...core.i18n import _
 from .work import WORKS
@@ -88,13 +87,8 @@ def _sync(output: Path) -> None:
 
 
 def main() -> None:
-    """Take the pipes off descriptors 0 and 1, so that nothing a library prints can reach them, and serve."""
-    requests, answers = os.dup(0), os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("HF_HOME", str(paths.hub()))  # gptqmodel's tokenizers would take a folder under /tmp
-    i18n.use()
+    """Do the one piece of work that is asked for."""
+    requests, answers = detached()
     serve(os.fdopen(requests, "rb"), answers)
     sys.stdout.flush()
     os._exit(0)  # a library's threads must not keep a process that has answered
