@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..core.errors import BackendError, UsageError
+from ..core.errors import BackendError, ContextError, UsageError
 from ..core.i18n import _
 from ..core.progress import Progress
 
@@ -308,6 +308,19 @@ class Backend(ABC):
     def close(self) -> None:
         """Give back all memory. The backend cannot be used afterwards."""
         return
+
+    def _room(self, prompt_tokens: int) -> int:
+        """Tokens that the context leaves for the answer."""
+        assert self.info is not None
+        room = self.info.context - prompt_tokens
+        if room < 1 or not prompt_tokens:
+            raise ContextError(
+                _("The prompt has {tokens} tokens; the context holds {context}.").format(
+                    tokens=prompt_tokens, context=self.info.context
+                ),
+                _("Shorten it or load the model with a larger `--ctx`."),
+            )
+        return room
 
     def _refusal(self, ability: str) -> BackendError:
         return BackendError(

@@ -14,6 +14,7 @@ from ..core.progress import Progress
 from . import gptq_layout, placement
 from .base import LoadOptions, ModelFiles
 from .checkpoint import silenced
+from .hf_vocab import settings_in
 from .transformers import TransformersBackend
 
 _LIMIT = 16 << 20
@@ -119,7 +120,8 @@ def _stage(folder: Path, weights: Path | None, place: Path) -> Mapping[str, Any]
 
 def _settings(folder: Path, found: gptq_layout.Layout) -> dict[str, Any]:
     """Give the settings that the folder states, filled up and put right by what its tensors show."""
-    stated = _object(folder / "quantize_config.json") or _object(folder / "config.json").get("quantization_config")
+    stated = settings_in(folder / "quantize_config.json", _LIMIT)
+    stated = stated or settings_in(folder / "config.json", _LIMIT).get("quantization_config")
     stated = stated if isinstance(stated, dict) else {}
     sizes = {} if stated.get("dynamic") else {"bits": found.bits, "group_size": found.group}
     # Else an empty folder is made for the weights of a model that is being quantized.
@@ -128,17 +130,6 @@ def _settings(folder: Path, found: gptq_layout.Layout) -> dict[str, Any]:
         # gptqmodel refuses asymmetric checkpoints of other quantizers, which pack the same way.
         settings["meta"] = {"quantizer": ["gptqmodel:1.0.0"]}
     return settings
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            values = json.loads(file.read(_LIMIT))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(_("{path} is damaged.").format(path=path), _("Fetch it again.")) from error
-    return values if isinstance(values, dict) else {}
 
 
 @contextlib.contextmanager

@@ -28,8 +28,8 @@ class Vocabulary(vocabulary.Vocabulary):
     def __init__(self, path: Path, size: int, ends: Iterable[int] = (), remote_code: bool = False) -> None:
         super().__init__()
         self._path = path
-        self.settings = _object(path / "tokenizer_config.json")
-        found = _object(path / "tokenizer.json") or (
+        self.settings = settings_in(path / "tokenizer_config.json")
+        found = settings_in(path / "tokenizer.json") or (
             {} if (path / "tokenizer.model").is_file() else _rebuilt(path, remote_code)
         )
         self._words = self._choose(path, found)
@@ -41,7 +41,7 @@ class Vocabulary(vocabulary.Vocabulary):
         self._specials = {one["content"]: id for id, one in added.items() if one["content"].strip()}
         self._strips = {id: (bool(one.get("lstrip")), bool(one.get("rstrip"))) for id, one in added.items()}
         self._strips = {id: self._strips[id] for id in self._specials.values()}
-        names = {**_object(path / "special_tokens_map.json"), **self.settings}
+        names = {**settings_in(path / "special_tokens_map.json"), **self.settings}
         self._guarded = frozenset(self._strips) - {self._id(names.get("unk_token"))}
         self.bos, self.eos = self._id(names.get("bos_token")), self._id(names.get("eos_token"))
         self.adds_bos = self.bos >= 0 and self._begins(found)
@@ -113,7 +113,7 @@ class Vocabulary(vocabulary.Vocabulary):
 def _added(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     """Give id → {content, special, lstrip, rstrip} of the added tokens, wherever the folder names them."""
     tokens: dict[int, dict[str, Any]] = {}
-    for text, id in _object(path / "added_tokens.json").items():
+    for text, id in settings_in(path / "added_tokens.json").items():
         if isinstance(id, int):
             tokens[id] = {"content": text, "special": True}
     for id, one in (settings.get("added_tokens_decoder") or {}).items():
@@ -144,11 +144,11 @@ def _rebuilt(path: Path, remote_code: bool) -> dict[str, Any]:
         ) from error
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """Give the JSON object in `path`, {} when there is no such file."""
+def settings_in(path: Path, limit: int = _LIMIT) -> dict[str, Any]:
+    """Give the JSON object in `path`, {} when there is no such file; `limit` in bytes. Raises FormatError."""
     try:
         with path.open("rb") as file:
-            values = json.loads(file.read(_LIMIT))
+            values = json.loads(file.read(limit))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core.errors import BackendError, CapacityError, ContextError, FormatError, UsageError
+from ..core.errors import BackendError, CapacityError, FormatError, UsageError
 from ..core.i18n import _
 from ..core.progress import Progress
 from . import llama_native, llama_state, threads
@@ -292,19 +292,6 @@ class LlamaCppBackend(Backend):
                 )
             finally:
                 sampler.close()
-
-    def _room(self, prompt_tokens: int) -> int:
-        """Tokens that the context leaves for the answer."""
-        assert self.info is not None
-        room = self.info.context - prompt_tokens
-        if room < 1 or not prompt_tokens:
-            raise ContextError(
-                _("The prompt has {tokens} tokens; the context holds {context}.").format(
-                    tokens=prompt_tokens, context=self.info.context
-                ),
-                _("Shorten it or load the model with a larger `--ctx`."),
-            )
-        return room
 
     def _answer(
         self, ids: list[int], generation: Generation, sampler: Sampler, limit: int, stop: Stop

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core.errors import BackendError, ContextError, UsageError
+from ..core.errors import BackendError, UsageError
 from ..core.i18n import _
 from ..core.progress import Progress
 from . import checkpoint, placement, threads
@@ -138,19 +138,6 @@ class TransformersBackend(Backend):
     def _known(self, tokens: Sequence[int]) -> None:
         if any(not 0 <= token < self._vocabulary.size for token in tokens):
             raise BackendError(_("A token id lies outside the vocabulary."))
-
-    def _room(self, prompt_tokens: int) -> int:
-        """Tokens that the context leaves for the answer."""
-        assert self.info is not None
-        room = self.info.context - prompt_tokens
-        if room < 1 or not prompt_tokens:
-            raise ContextError(
-                _("The prompt has {tokens} tokens; the context holds {context}.").format(
-                    tokens=prompt_tokens, context=self.info.context
-                ),
-                _("Shorten it or load the model with a larger `--ctx`."),
-            )
-        return room
 
     # Answer
 

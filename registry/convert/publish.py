@@ -26,9 +26,9 @@ def folder(target: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for path in (*temporary.iterdir(), temporary):
-            _sync(path)
+            sync(path)
         temporary.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -58,7 +58,8 @@ def _alive(process: int) -> bool:
     return process != os.getpid()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the file or folder on the disk, not only in the system's memory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -14,6 +14,7 @@ from ...core import __version__, paths
 from ...core.errors import UsageError, VigtuiError
 from ...core.i18n import _
 from ...core.progress import Progress
+from ..convert.publish import sync
 from ..describe import describe, slug
 from ..hashes import sha256
 from ..record import File, Record
@@ -169,17 +170,9 @@ def _rename(source: Path, goal: Path) -> None:
         part = goal.with_name(f".{goal.name}.{os.getpid()}.tmp")
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, part)
         for file in [part, *part.rglob("*")] if part.is_dir() else [part]:
-            _sync(file)
+            sync(file)
         os.rename(part, goal)
-    _sync(goal.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(goal.parent)
 
 
 def described(announced: Record, path: Path, notices: Sequence[str]) -> Record:
