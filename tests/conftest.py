@@ -16,6 +16,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_HOME", str(folder / "huggingface"))
     for name in ("HF_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_MODULES_CACHE"):  # gptqmodel's tokenizers set them
         monkeypatch.delenv(name, raising=False)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "0")  # a flag --offline sets it in this process
     for name in ("VIGTUI_MODEL", "VIGTUI_DEBUG", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "HF_TOKEN", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANG", "en_US.UTF-8")

@@ -4,7 +4,6 @@ GPTQ: Frantar et al. 2022, https://arxiv.org/abs/2210.17323. The product is the 
 (checkpoint_format "gptq"), which transformers, gptqmodel and vLLM read.
 """
 
-import os
 import shutil
 import threading
 import time
@@ -132,8 +131,6 @@ def _require(source: Path, target: Path, damp: float, samples: int) -> None:
 
 def _device(wanted: str | None) -> str:
     """Give where the work is done: the GPU where there is one; Apple's lacks operations of the library."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries look: everything is on this disk
-    os.environ.setdefault("GPTQMODEL_DISABLE_BANNER", "1")
     import torch
 
     from ...backends import placement

@@ -89,6 +89,8 @@ def _sync(output: Path) -> None:
 def main() -> None:
     """Do the one piece of work that is asked for."""
     requests, answers = detached()
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries look: everything is on this disk
+    os.environ.setdefault("GPTQMODEL_DISABLE_BANNER", "1")
     serve(os.fdopen(requests, "rb"), answers)
     sys.stdout.flush()
     os._exit(0)  # a library's threads must not keep a process that has answered
