@@ -10,6 +10,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from ..core import i18n, paths
 from ..core.errors import BackendError, VigtuiError
 from ..core.i18n import _
 from . import backend_class, wire
+from .base import Text
+
+_OFTEN = 0.004
+"""Seconds within which pieces of text go out together: a write wakes the reader, and small models outrun it."""
 
 
 class Child:
@@ -57,7 +62,9 @@ class Child:
         self._work.put(None)
 
     def _send(self, request: dict[str, Any], **fields: Any) -> None:
-        data = wire.encode({"id": request["id"], **fields})
+        self._write(wire.encode({"id": request["id"], **fields}))
+
+    def _write(self, data: bytes) -> None:
         with self._writing:
             while data:
                 data = data[os.write(self._answers, data) :]
@@ -102,9 +109,17 @@ class Child:
             return identity in self._cancelled or self._ending.is_set()
 
         prompt, generation = wire.prompt(request["prompt"]), wire.generation(request["generation"])
-        for event in self._backend.stream(prompt, generation, stop):
-            fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
-            self._send(request, event={"type": type(event).__name__.lower(), **fields})
+        held, sent = b"", 0.0
+        try:
+            for event in self._backend.stream(prompt, generation, stop):
+                fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+                held += wire.encode({"id": identity, "event": {"type": type(event).__name__.lower(), **fields}})
+                now = time.monotonic()
+                if now - sent >= _OFTEN or not isinstance(event, Text):
+                    held, ready, sent = b"", held, now
+                    self._write(ready)
+        finally:
+            self._write(held)
 
     def _do_pieces(self, request: dict[str, Any]) -> list[str]:
         return self._backend.pieces(request["tokens"])
