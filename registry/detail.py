@@ -1,7 +1,7 @@
 """Everything that is known of one model, from its record and from its files."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -45,8 +45,9 @@ class Detail:
 def detail(record: Record, context: int | None = None) -> Detail:
     """Give what is known of `record`, with the memory that it takes at `context` tokens."""
     registry = Registry()
-    children = tuple(one.ref for one in registry.all() if {record.ref, record.name} & set(one.parents))
-    known = Detail(record, children=children, used=registry.used().get(record.ref), report=_report(record))
+    known = Detail(
+        record, children=_children(record, registry.all()), used=registry.used().get(record.ref), report=_report(record)
+    )
     if not record.files:
         return known
     found = sniff(record.path)
@@ -61,6 +62,12 @@ def detail(record: Record, context: int | None = None) -> Detail:
         template=_template(found),
         plan=None if record.kind == "adapter" else needs(record.ref, found, LoadOptions(context=context)),
     )
+
+
+def _children(record: Record, known: Sequence[Record]) -> tuple[str, ...]:
+    """Give the models made of `record`; an adapter may name its base without a tag."""
+    names = {record.ref} if record.name in {one.ref for one in known} else {record.ref, record.name}
+    return tuple(one.ref for one in known if names & set(one.parents))
 
 
 def _report(record: Record) -> Report | None:

@@ -27,6 +27,7 @@ from .process import SCRIPT, until
 REAL = pytest.mark.skipif(
     "VIGTUI_VLLM_PYTHON" not in os.environ, reason="VIGTUI_VLLM_PYTHON names no Python with vLLM (make test-vllm)"
 )
+ASKED = "<|user|>: Comment installer un modèle ?\n<|assistant|>:"
 
 
 @pytest.mark.parametrize("id", formats.ids())
@@ -72,16 +73,16 @@ def test_what_vllm_does_not_read_is_refused_with_what_it_does() -> None:
 
 
 @contextmanager
-def vllm_serving(folder: Path, *arguments: str) -> Iterator[str]:
-    """Run `vigtui serve --engine vllm` and give its address."""
+def vllm_serving(folder: Path, *arguments: str, model: str = "vigogneau-hf", dtype: str = "f32") -> Iterator[str]:
+    """Run `vigtui serve MODEL --engine vllm` in the home `folder` and give its address."""
     import socket
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    command = [str(SCRIPT), "serve", "vigogneau-hf", "--engine", "vllm", "--ctx", "512", "--port", str(port)]
-    command += ["--dtype", "f32", "--", "--enforce-eager", "--max-num-seqs", "4", *arguments]
+    command = [str(SCRIPT), "serve", model, "--engine", "vllm", "--ctx", "512", "--port", str(port)]
+    command += ["--dtype", dtype, "--", "--enforce-eager", "--max-num-seqs", "4", *arguments]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VIGTUI_HOME": str(folder), "VLLM_NO_USAGE_STATS": "1"}
     settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "DO_NOT_TRACK": "1"}
     with (folder / "log").open("wb") as log:
@@ -144,6 +145,16 @@ def test_a_real_vllm_split_over_two_processes(tmp_path: Path) -> None:
         _answers_as_here(url)
         log = (tmp_path / "vllm" / "log").read_text()
         assert re.search(r"world_size[=: ]+2|TP1|rank[ =]1", log)
+
+
+@REAL
+@pytest.mark.timeout(600)
+def test_a_real_vllm_reads_a_gptq_product(tmp_path: Path) -> None:
+    make = [SCRIPT, "quantize", "vigogneau-hf", "--gptq", "--samples", "8", "--no-check", "--name", "four"]
+    subprocess.run(make, check=True, env=os.environ | {"VIGTUI_HOME": str(tmp_path)})
+    with vllm_serving(tmp_path, model="four", dtype="bf16") as url, openai.OpenAI(base_url=url, api_key="-") as client:
+        answer = client.completions.create(model="four:GPTQ-4bit-128g", prompt=ASKED, temperature=0, max_tokens=40)
+        assert "vigtui pull" in answer.choices[0].text
 
 
 @REAL
