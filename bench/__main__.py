@@ -5,7 +5,7 @@ import sys
 
 ALL = (
     "startup", "decode", "prefix", "formats", "registry", "pull", "guide", "app",
-    "merge", "convert", "quantize", "gptq", "engines", "switch", "server",
+    "merge", "convert", "quantize", "gptq", "engines", "choice", "switch", "server",
 )  # fmt: skip
 
 
