@@ -26,8 +26,9 @@ class Generation:
     """How to generate. None means unset; names as in transformers and the OpenAI API.
 
     Order of sampling: penalties, temperature, top_k (0 = off), top_p, min_p, draw. Temperature 0 is greedy.
-    `repetition_window` counts tokens, −1 the prompt and the answer. `logprobs` 1 asks for the logarithm of the
-    probability that the model itself gave each token. Raises UsageError for values out of range.
+    `repetition_window` counts tokens, −1 the prompt and the answer. `logprobs` N > 0 asks for the natural logarithm of
+    the probability that the model itself gave each token, before any penalty or choice of candidates, and for the N
+    tokens that it held most likely there. Raises UsageError for values out of range.
     """
 
     max_tokens: int | None = None
@@ -83,7 +84,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "frequency_penalty": (-10.0, 10.0),
     "num_beams": (1, 64),
     "seed": (0, 2**32 - 2),
-    "logprobs": (0, 1),
+    "logprobs": (0, 20),
 }
 
 DEFAULTS = Generation(
@@ -189,12 +190,28 @@ class Prefill:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """A token of an answer: its text as `pieces` gives it, the natural logarithm of its probability, and the most
+    `likely` tokens in its place, best first, with theirs; the token may be one of them."""
+
+    token: str
+    logprob: float
+    likely: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the answer and the number of tokens generated since the last one."""
+    """A piece of the answer and the number of tokens generated since the last one; `chosen` are those tokens where
+    their logprobs were asked for, without the one that ends an answer."""
 
     delta: str
     tokens: int
-    logprobs: tuple[float, ...] | None = None
+    chosen: tuple[Chosen, ...] | None = None
+
+    @property
+    def logprobs(self) -> tuple[float, ...] | None:
+        """The natural logarithm of the probability of each token."""
+        return tuple(one.logprob for one in self.chosen) if self.chosen else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import BackendError, CapacityError, FormatError
+from ..core.errors import BackendError, CapacityError, FormatError, TrustError
 from ..core.i18n import _
 from ..core.progress import Progress
 from . import placement
@@ -73,7 +73,7 @@ def mapped(path: Path) -> Iterator[None]:
             _("Try `--load-in 4bit`, `--dtype bf16`, another `--device`, or a smaller model."),
         )
     if "trust_remote_code" in said:
-        raise BackendError(
+        raise TrustError(
             _("{path} needs the Python code that comes with it.").format(path=path),
             _("If you trust its authors, load it with `--trust-remote-code`."),
         )

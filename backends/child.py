@@ -18,7 +18,7 @@ from typing import Any
 from ..core import i18n, paths
 from ..core.errors import BackendError, VigtuiError
 from ..core.i18n import _
-from . import backend_class, wire
+from . import backend_class, placement, wire
 from .base import Text
 
 _OFTEN = 0.004
@@ -45,19 +45,22 @@ class Child:
         self._backend.close()
 
     def _read(self) -> None:
-        for line in self._requests:
-            request = wire.decode(line)
-            if request["op"] == "cancel":
-                self._cancelled.add(request["of"])
-            elif request["op"] == "tokenize" and self._backend.info is not None:
-                self._guard(request, self._tokenize)
-            else:
-                self._work.put(request)
-        self._ending.set()  # the parent is gone: stop what runs, then end
-        self._work.put(None)
+        try:
+            for line in self._requests:
+                self._sort(wire.decode(line))
+        finally:
+            self.end()  # the parent is gone, or what it asks does not fit the memory: nothing more can be read
+
+    def _sort(self, request: dict[str, Any]) -> None:
+        if request["op"] == "cancel":
+            self._cancelled.add(request["of"])
+        elif request["op"] == "tokenize" and self._backend.info is not None:
+            self._guard(request, self._tokenize)
+        else:
+            self._work.put(request)
 
     def end(self, *_signal: object) -> None:
-        """Stop what runs and end: the handler of SIGTERM."""
+        """Stop what runs and end, on SIGTERM too."""
         self._ending.set()
         self._work.put(None)
 
@@ -80,11 +83,7 @@ class Child:
             import traceback
 
             traceback.print_exc()
-            said = BackendError(
-                _("The engine failed: {reason}.").format(reason=f"{type(error).__name__}: {error}"),
-                _("Its log tells more: {log}.").format(log=os.environ.get("VIGTUI_ENGINE_LOG", "stderr")),
-            )
-            self._send(request, error=wire.failure(said))
+            self._send(request, error=wire.failure(_sentence(error)))
         finally:
             self._cancelled.discard(request["id"])
 
@@ -135,6 +134,15 @@ class Child:
 
     def _do_load_state(self, request: dict[str, Any]) -> int:
         return self._backend.load_state(Path(request["path"]))
+
+
+def _sentence(error: Exception) -> BackendError:
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+        return placement.out_of_memory()
+    return BackendError(
+        _("The engine failed: {reason}.").format(reason=f"{type(error).__name__}: {error}"),
+        _("Its log tells more: {log}.").format(log=os.environ.get("VIGTUI_ENGINE_LOG", "stderr")),
+    )
 
 
 def detached() -> tuple[int, int]:

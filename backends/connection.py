@@ -1,6 +1,7 @@
 """A server that speaks the OpenAI API, through the openai client: its models, its answers, its refusals."""
 
 import asyncio
+import json
 import os
 import re
 import threading
@@ -158,27 +159,29 @@ class Connection:
 
         known = {name: body.pop(name) for name in _TYPED if name in body}
         create = self._client.completions if "prompt" in known else self._client.chat.completions
-        watch = None
+        watch, begun = None, False
         try:
             async with await create.create(**known, extra_body=body) as stream:  # pyright: ignore
                 watch = asyncio.create_task(_bounded(stream, asyncio.current_task()))
                 async for chunk in stream:
+                    begun = True
                     put(chunk)
         except openai.OpenAIError as error:
             raise self.error(error) from error
         except (AttributeError, TypeError, ValueError, RecursionError) as error:
-            raise self._foreign(error) from error
+            raise self._foreign(error, begun) from error
         finally:
             if watch:
                 watch.cancel()
 
-    def _foreign(self, error: Exception) -> BackendError:
-        return BackendError(
-            _("{url} does not speak the OpenAI API: {reason}.").format(
-                url=self.remote.url, reason=self._said(f"{type(error).__name__}: {error}")
-            ),
-            _("Its address usually ends in /v1."),
-        )
+    def _foreign(self, error: Exception, begun: bool = False) -> BackendError:
+        """Give the error for what the client cannot read, which it tells of in its own terms."""
+        reason = self._said(str(error)) if isinstance(error, json.JSONDecodeError) else _("it answers in another form")
+        if begun:
+            told = _("{url} broke off with what is not of the OpenAI API: {reason}.")
+            return BackendError(told.format(url=self.remote.url, reason=reason), _("What came is kept; ask again."))
+        told = _("{url} does not speak the OpenAI API: {reason}.").format(url=self.remote.url, reason=reason)
+        return BackendError(told, _("Its address usually ends in /v1."))
 
     def error(self, error: "openai.OpenAIError") -> VigtuiError:
         """Give our error for one of the client: what the server said, without the key."""

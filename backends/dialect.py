@@ -9,6 +9,8 @@ from .base import DEFAULTS, Generation
 
 STANDARD = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop", "max_tokens")
 """Fields of Generation that every such server knows under the same name."""
+MOST_OF_TEXT = 5
+"""The most alternatives a token that a completion may ask for; a chat may ask for 20."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Dialect:
         if "max_tokens" in body and chat:
             body[self.limit] = body.pop("max_tokens")
         if generation.logprobs:
-            body["logprobs"] = True if chat else 1
+            most = min(generation.logprobs, MOST_OF_TEXT)
+            body |= {"logprobs": True, "top_logprobs": generation.logprobs} if chat else {"logprobs": most}
         if self.schema and generation.json_schema is not None:
             body["response_format"] = _format(generation.json_schema)
         for name in ("presence_penalty", "frequency_penalty"):

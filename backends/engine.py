@@ -97,6 +97,8 @@ class Engine(Backend):
         assert process.stdin is not None and process.stdout is not None
         with process.stdout as lines:
             for line in lines:
+                if not line.endswith(b"\n"):
+                    break  # the process ended in the middle of a write
                 answer = wire.decode(line)
                 if waiting := self._answers.get(answer["id"]):
                     waiting.put(answer)
@@ -167,10 +169,10 @@ class Engine(Backend):
     def _death(self) -> "_Death":
         code = self._process.wait() if self._process else None
         cause = signal.Signals(-code).name if code is not None and code < 0 else _("exit code {code}").format(code=code)
-        return _Death(
-            _("The engine process ended unexpectedly ({cause}).").format(cause=cause),
-            _("The next message starts it again; its log is {log}.").format(log=self._log),
-        )
+        next_step = _("The next message starts it again; its log is {log}.").format(log=self._log)
+        if code == -signal.SIGKILL:
+            next_step = _("The system does so when the memory runs out.") + " " + next_step
+        return _Death(_("The engine process ended unexpectedly ({cause}).").format(cause=cause), next_step)
 
     def _alive(self) -> None:
         """Start the process again if it died since the last call."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..core.errors import BackendError
 from ..core.i18n import _
-from .base import Done, Event, FinishReason, Notice, Prefill, Stop, Text
+from .base import Chosen, Done, Event, FinishReason, Notice, Prefill, Stop, Text
 from .connection import Connection
+from .logprob import chosen
 from .text import TextStream
 
 MOST_TEXT = 1 << 20
@@ -18,14 +19,16 @@ _END: Any = object()
 
 
 class Answer:
-    """One answer as it comes: what was said and measured so far. `prompt_tokens` is ≈ until the server counts."""
+    """One answer as it comes: what was said and measured so far. `prompt_tokens` is ≈ until the server counts;
+    `likely` is how many alternatives of each token are kept."""
 
-    def __init__(self, seed: int, stops: tuple[str, ...], prompt_tokens: int) -> None:
+    def __init__(self, seed: int, stops: tuple[str, ...], prompt_tokens: int, likely: int = 0) -> None:
         self.out = TextStream(stops)
         self.begun = False
         self.finish: FinishReason | None = None
         self.prompt_tokens, self._seed = prompt_tokens, seed
-        self._cached = self._completed = self._pieces = 0
+        self._cached = self._completed = self._pieces = self._shown = 0
+        self._likely, self._chosen = likely, list[Chosen]()
         self._told: set[str] = set()
         self._started, self._first = time.perf_counter(), None
         self._future: Future[None] | None = None
@@ -65,19 +68,28 @@ class Answer:
         for choice in choices if isinstance(choices, list) else ():
             delta = getattr(choice, "delta", None)
             yield from self._remarks(choice, delta)
-            text = getattr(choice, "text", None) if delta is None else getattr(delta, "content", None)
-            if isinstance(text, str) and text:
-                yield from self._text(text[:MOST_TEXT], choice)
+            told = getattr(choice, "text", None) if delta is None else getattr(delta, "content", None)
+            text = told[:MOST_TEXT] if isinstance(told, str) else ""
+            tokens = chosen(getattr(choice, "logprobs", None), self._likely)
+            self._chosen += tokens
+            self._pieces += len(tokens) or bool(text)
+            if text:
+                yield from self._text(text)
             if reason := getattr(choice, "finish_reason", None):
                 self.finish = "length" if reason == "length" else "stop"
 
-    def _text(self, text: str, choice: Any) -> Iterator[Event]:
+    def _text(self, text: str) -> Iterator[Event]:
         if not self.begun:
             self.begun, self._first = True, time.perf_counter()
             yield Prefill(self.prompt_tokens, self.prompt_tokens, self._cached)
-        self._pieces += 1
         if shown := self.out.feed(text.encode("utf-8", "replace")):
-            yield Text(shown, 1, _logprobs(choice))
+            yield self._piece(shown)
+
+    def _piece(self, text: str) -> Text:
+        """Give `text` with the tokens that came since the last piece."""
+        piece = Text(text, self._pieces - self._shown, tuple(self._chosen) or None)
+        self._shown, self._chosen = self._pieces, []
+        return piece
 
     def _remarks(self, choice: Any, delta: Any) -> Iterator[Notice]:
         """Say once what of an answer is not shown."""
@@ -102,7 +114,7 @@ class Answer:
     def rest(self) -> Iterator[Event]:
         """Give what was held back for the sake of a stop string."""
         if not self.out.stopped and (text := self.out.finish()):
-            yield Text(text, 0)
+            yield self._piece(text)
 
     def done(self, finish: FinishReason) -> Done:
         """Give the end of the answer, with the server's counts where it gave any."""
@@ -115,13 +127,3 @@ class Answer:
 def _number(value: Any, name: str) -> int:
     found = getattr(value, name, None)
     return found if type(found) is int and 0 <= found < 1 << 31 else 0
-
-
-def _logprobs(choice: Any) -> tuple[float, ...] | None:
-    """Give the log-probabilities of a chunk, of a chat or of a completion."""
-    told = getattr(choice, "logprobs", None)
-    content, plain = getattr(told, "content", None), getattr(told, "token_logprobs", None)
-    values = [getattr(one, "logprob", None) for one in content] if isinstance(content, list) else plain
-    values = values if isinstance(values, list) else []
-    found = tuple(float(one) for one in values if isinstance(one, int | float))
-    return found if found and len(found) == len(values) else None

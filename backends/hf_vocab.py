@@ -136,6 +136,8 @@ def _rebuilt(path: Path, remote_code: bool) -> dict[str, Any]:
         made: Any = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=remote_code)
         return json.loads(made.backend_tokenizer.to_str())
     except (OSError, ValueError, AttributeError, ImportError, TypeError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise  # not the file's fault: who loads the model says what to do
         raise BackendError(
             _("{path} has no tokenizer that can be read: {reason}.").format(
                 path=path, reason=str(error).strip().partition("\n")[0][:200] or type(error).__name__

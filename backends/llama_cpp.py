@@ -5,6 +5,7 @@ process for more tokens than n_batch, state files of the same shape load into a 
 switch leaves the KV cache of the old one.
 """
 
+import _thread
 import ctypes
 import os
 import threading
@@ -23,6 +24,7 @@ from .base import (
     DEFAULT_CONTEXT,
     DEFAULTS,
     Backend,
+    Chosen,
     Done,
     Event,
     FinishReason,
@@ -38,6 +40,7 @@ from .base import (
 from .llama_sampler import Sampler
 from .llama_vocab import Vocabulary
 from .text import TextStream
+from .weigh import weigh
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,10 +107,13 @@ class LlamaCppBackend(Backend):
                     ),
                     _("Leave it out."),
                 )
-        if options.device not in (None, "auto", "cpu") and not native.llama_supports_gpu_offload():
+        wanted = options.device if options.device not in (None, "auto", "cpu") else None
+        if options.device != "cpu" and (options.gpu_layers or 0) > 0:
+            wanted = wanted or f"--gpu-layers {options.gpu_layers}"
+        if wanted and not native.llama_supports_gpu_offload():
             raise UsageError(
                 _("This llama-cpp-python was built for the CPU only, so {device} cannot be used.").format(
-                    device=options.device
+                    device=wanted
                 ),
                 _('Build it for your GPU: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall llama-cpp-python'),
             )
@@ -260,21 +266,22 @@ class LlamaCppBackend(Backend):
     @contextmanager
     def _watched(self, stop: Stop) -> Iterator[None]:
         """Poll `stop` from a thread while the library computes, and abort the computation when it says so."""
-        finished = threading.Event()
+        finished, turn = threading.Event(), threading.Lock()
 
         def watch() -> None:
             while not finished.wait(0.02):
-                if stop():
-                    self._abort.set()
-                    return
+                with turn:
+                    if not finished.is_set() and stop():
+                        self._abort.set()
+                        return
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
+        # threading's Thread.start never returns when the memory ends while its thread begins.
+        _thread.start_new_thread(watch, ())
         try:
             yield
         finally:
-            finished.set()
-            watcher.join()
+            with turn:
+                finished.set()
             self._abort.clear()
 
     # Answer
@@ -312,21 +319,23 @@ class LlamaCppBackend(Backend):
         """Generate up to `limit` tokens; give how many there were and why they ended."""
         piece, feed, sample, context = self._vocabulary.piece, out.feed, sampler.sample, self._context
         ends = self._vocabulary.end_ids | set(generation.stop_token_ids or ())
-        count, shown = 0, 0
-        weighed: list[float] = []
+        count, shown, wanted = 0, 0, generation.logprobs
+        chosen: list[Chosen] = []
+        raw: Any = None
         finish: FinishReason = "length"
         while count < limit:
-            norm = self._norm() if generation.logprobs else 0.0
+            if wanted:
+                raw = self._logits()
             token = sample(context)
             count += 1
             if token in ends:
                 finish = "stop"
                 break
-            if generation.logprobs:
-                weighed.append(self._native.llama_get_logits_ith(context, -1)[token] - norm)
+            if wanted:
+                chosen.append(weigh(raw, token, wanted, self._vocabulary.shown))
             if delta := feed(piece(token)):
-                yield Text(delta, count - shown, tuple(weighed) or None)
-                shown, weighed = count, []
+                yield Text(delta, count - shown, tuple(chosen) or None)
+                shown, chosen = count, []
             if out.stopped:
                 return count, "stop"
             if stop():
@@ -336,18 +345,16 @@ class LlamaCppBackend(Backend):
                 self._token[0] = token
                 self._decode(self._token, 1)
                 self._cached.append(token)
-        if rest := out.finish():
-            yield Text(rest, count - shown, tuple(weighed) or None)
+        if (rest := out.finish()) or (chosen and not out.stopped):
+            yield Text(rest, count - shown, tuple(chosen) or None)
         return count, "stop" if out.stopped else finish
 
-    def _norm(self) -> float:
-        """The logarithm of the sum of all exponentials of the last logits: what turns one into a log-probability."""
+    def _logits(self) -> "np.ndarray":
+        """Copy the last logits (n_vocab,), float32: the sampler strikes bans out of the library's own."""
         import numpy as np  # only for those who ask
 
         pointer = self._native.llama_get_logits_ith(self._context, -1)
-        logits = np.ctypeslib.as_array(pointer, (self._vocabulary.size,)).astype(np.float64)
-        top = logits.max()
-        return float(top + np.log(np.exp(logits - top).sum()))
+        return np.ctypeslib.as_array(pointer, (self._vocabulary.size,)).copy()
 
     # Adapters
 

@@ -34,7 +34,7 @@ def refusal(url: str, status: int, said: str, remote: Remote) -> VigtuiError:
         hint = _("Check the key in {name}.").format(name=remote.key_env)
         return NetworkError(told, hint if remote.key_env else _("Name the variable that holds the key with --key-env."))
     if status == 404:
-        return NotFoundError(told, _("`vigtui add {url}` lists its models.").format(url=url))
+        return NotFoundError(told, _("Check the address, which usually ends in /v1, and the model's name."))
     if status == 429 or status >= 500:
         return Busy(told, _("Try again in a moment."))
     if status == 413 or re.search(r"context.{0,30}(length|size|window)|too long|exceeds.{0,40}context", said, re.I):

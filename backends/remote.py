@@ -26,7 +26,7 @@ from .base import (
     Stop,
 )
 from .connection import Connection, Offer
-from .dialect import PLAIN, Dialect, unheard
+from .dialect import MOST_OF_TEXT, PLAIN, Dialect, unheard
 from .exchange import Answer
 from .refusal import Busy, Rejected, Unreachable
 
@@ -114,8 +114,14 @@ class RemoteBackend(Backend):
                     count=ASSUMED_CONTEXT
                 )
             )
+        if not prompt.messages and (generation.logprobs or 0) > MOST_OF_TEXT:
+            yield Notice(
+                _("A server gives at most {count} alternatives a token where it continues a text.").format(
+                    count=MOST_OF_TEXT
+                )
+            )
         whole = replace(generation.over(DEFAULTS), seed=seed)
-        answer = Answer(seed, whole.stop or (), len(self.tokenize(prompt)))
+        answer = Answer(seed, whole.stop or (), len(self.tokenize(prompt)), whole.logprobs or 0)
         yield Prefill(0, answer.prompt_tokens, 0)
         try:
             yield from self._attempts(prompt, whole, stop, answer)
@@ -156,6 +162,8 @@ class RemoteBackend(Backend):
     def _body(self, prompt: Prompt, generation: Generation) -> dict[str, Any]:
         body = self._dialect.body(self._model, generation, chat=bool(prompt.messages))
         body = {name: value for name, value in body.items() if name not in self._refused}
+        if "logprobs" in self._refused:
+            body.pop("top_logprobs", None)
         self._sent = tuple(name for name in body if name not in ("model", "stream"))
         if prompt.messages:
             return body | {"messages": [{"role": one.role, "content": one.content} for one in prompt.messages]}

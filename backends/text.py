@@ -1,7 +1,25 @@
 """From bytes of an engine to text on the screen: whole characters, and nothing of a stop string."""
 
 import codecs
+import re
 from collections.abc import Iterable
+
+_BYTES = re.compile(r"(?:<0x[0-9A-F]{2}>)+")
+
+
+def spelled(data: bytes) -> str:
+    """Give the text of `data`, or every byte as <0xNN> when it is no whole UTF-8."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "".join(f"<0x{byte:02X}>" for byte in data)
+
+
+def unspelled(text: str) -> bytes:
+    """Give the bytes of what `spelled` gave."""
+    if _BYTES.fullmatch(text):
+        return bytes.fromhex(text.replace("<0x", "").replace(">", ""))
+    return text.encode("utf-8", "replace")
 
 
 class TextStream:

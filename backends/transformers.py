@@ -51,7 +51,7 @@ class TransformersBackend(Backend):
         {
             "max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
             "repetition_window", "no_repeat_ngram_size", "presence_penalty", "frequency_penalty", "num_beams", "seed",
-            "stop", "stop_token_ids", "banned_strings", "adapters", "score", "pieces",
+            "stop", "stop_token_ids", "banned_strings", "logprobs", "adapters", "score", "pieces",
         }
     )  # fmt: skip
 
@@ -157,6 +157,8 @@ class TransformersBackend(Backend):
         for name in ("min_p", "seed", "top_k", "top_p") if pure else ():
             if getattr(wanted, name) not in (None, getattr(DEFAULTS, name)):
                 yield Notice(_("{name} has no effect in pure beam search.").format(name=name))
+        if (wanted.num_beams or 1) > 1 and wanted.logprobs:
+            yield Notice(_("{name} has no effect in beam search.").format(name="logprobs"))
 
     @contextmanager
     def _memory(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from .base import Prompt
+from .text import spelled
 
 
 class Vocabulary(ABC):
@@ -65,10 +66,7 @@ class Vocabulary(ABC):
     def shown(self, token: int) -> str:
         """Give the text of `token` for people: that of its piece, its name, or its bytes as <0xNN>."""
         data = self.piece(token)
-        try:
-            return data.decode("utf-8") if data and not self._named(token) else self.text_of(token)
-        except UnicodeDecodeError:
-            return "".join(f"<0x{byte:02X}>" for byte in data)
+        return spelled(data) if data and not self._named(token) else self.text_of(token)
 
     def _named(self, token: int) -> bool:
         return token in self._strips or token in self.end_ids

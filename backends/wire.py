@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ERRORS, VigtuiError
-from .base import EVENTS, Event, Generation, LoadOptions, Message, ModelFiles, ModelInfo, Prompt, Remote
+from .base import EVENTS, Chosen, Event, Generation, LoadOptions, Message, ModelFiles, ModelInfo, Prompt, Remote
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -29,6 +29,8 @@ def event(message: dict[str, Any]) -> Event:
     """Give the event that `{"type": …, fields}` stands for."""
     kind = EVENTS[message["type"]]
     fields = {name: _frozen(value) for name, value in message.items() if name != "type"}
+    if fields.get("chosen"):
+        fields["chosen"] = tuple(Chosen(**{k: _frozen(value) for k, value in one.items()}) for one in fields["chosen"])
     return kind(**fields)
 
 
@@ -65,9 +67,10 @@ def info(value: dict[str, Any]) -> ModelInfo:
 
 def failure(error: VigtuiError) -> dict[str, Any]:
     """Give the JSON form of an error."""
-    return {"code": error.exit_code, "message": error.message, "hint": error.hint}
+    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS)
+    return {"kind": kind, "message": error.message, "hint": error.hint}
 
 
 def error(value: dict[str, Any]) -> VigtuiError:
-    """Give the error of its JSON form, as the class of its exit code."""
-    return ERRORS.get(value["code"], VigtuiError)(value["message"], value["hint"])
+    """Give the error of its JSON form, as the nearest class of core.errors."""
+    return ERRORS[value["kind"]](value["message"], value["hint"])

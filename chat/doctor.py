@@ -85,6 +85,11 @@ def examine(
     info = engine.info
     if info is None:
         raise BackendError(_("No model is loaded."))
+    if "chat" in engine.supports:
+        raise BackendError(
+            _("{name} is on a server, which is sent the messages and renders them unseen.").format(name=source.name),
+            _("The doctor can look at models of this machine."),
+        )
     form, reason = formats.choose(source.format, info, override)
     origin = formats.origin(source.format, info, override)
     found = [Finding("files", notice) for notice in notices]

@@ -100,6 +100,7 @@ def _fit(
             stay,
             system=system,
             input=input,
+            about="chat" in engine.supports,
         )
         return fitted, [()] * size + owners
 

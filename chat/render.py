@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..backends.base import Message, ModelInfo, Prompt
-from ..core.errors import FormatError, UsageError
+from ..core.errors import ContextError, FormatError, UsageError
 from ..core.i18n import _
 from . import foreign, template
 from .formats import Format, System, system_of
@@ -45,7 +45,8 @@ def render(
 
     A leading system message is the system text; without one the format's default stands there, unless `system`
     says otherwise. `input` is the input of an instruction. Texts of special tokens inside a message become
-    untrusted pieces. Raises FormatError when the template fails, UsageError when the user does not speak last.
+    untrusted pieces. Raises FormatError when the template fails, ContextError for what no context holds, UsageError
+    when the user does not speak last.
     """
     return draft(form, messages, info, system=system, input=input).prompt()
 
@@ -65,7 +66,15 @@ def draft(
     contents = [turn.content for turn in turns] + [part for part in (text, input) if part]
     guard = Guard(contents, info.specials, form.template)
     mark = "" if form.own else guard.mark()
-    rendered = _rendered(form, turns, text, input, info, guard, mark)
+    try:
+        rendered = _rendered(form, turns, text, input, info, guard, mark)
+    except FormatError as error:
+        if sum(len(one.encode("utf-8", "replace")) for one in contents) > template.LIMIT:
+            raise ContextError(
+                _("The messages are longer than {limit} bytes, which no context holds.").format(limit=template.LIMIT),
+                _("Shorten them."),
+            ) from error
+        raise
     plain = guard.meant(rendered)
     if guard.guard_edges():
         guarded = _rendered(form, turns, text, input, info, guard, mark)

@@ -50,23 +50,25 @@ def fit(
     *,
     system: System | None = None,
     input: str | None = None,
+    about: bool = False,
 ) -> Fitted:
     """Give the longest prompt of fewer than `limit` tokens that the format's policy allows.
 
     A round is a message of the user with what follows it. The system message, the last message of the user and
     the rounds of messages at the positions `pinned` stay. `max_memory` caps the history, in tokens beyond system
     message and last message; with "tail-chars" the dialogue, in characters. None takes the format's own cap.
-    Raises ContextError when what must stay does not fit, FormatError when the template fails.
+    `about` says that `count` only estimates. Raises ContextError when what must stay does not fit, FormatError when
+    the template fails.
     """
     memory = form.memory if max_memory is None else max_memory
     window = Window(form, messages, info, count, system, input, pinned, memory, limit)
     base = window.alone()
     if not window.holds(base):
-        raise _too_long(base.tokens, limit, _("Shorten the message or choose a larger context with `--ctx`."))
+        raise _too_long(base.tokens, about, limit, _("Shorten the message or choose a larger context with `--ctx`."))
     ladder = _LADDERS[form.policy](window)
     least = ladder.at(ladder.steps)
     if not window.holds(least):
-        raise _too_long(least.tokens, limit, _("Unpin a message or choose a larger context with `--ctx`."))
+        raise _too_long(least.tokens, about, limit, _("Unpin a message or choose a larger context with `--ctx`."))
     shot = ladder.best(least)
     return Fitted(shot.draft.prompt(shot.text), shot.tokens, shot.dropped, shot.shortened)
 
@@ -81,6 +83,6 @@ _LADDERS: dict[str, Callable[[Window], Rounds]] = {
 }
 
 
-def _too_long(tokens: int, limit: int, hint: str) -> ContextError:
+def _too_long(tokens: int, about: bool, limit: int, hint: str) -> ContextError:
     text = _("The message needs {tokens} tokens with its system message; the context leaves {limit}.")
-    return ContextError(text.format(tokens=tokens, limit=limit), hint)
+    return ContextError(text.format(tokens=f"≈ {tokens}" if about else tokens, limit=limit), hint)

@@ -53,14 +53,18 @@ class BackendError(VigtuiError):
     exit_code = 7
 
 
+class TrustError(BackendError):
+    """The model runs only with the Python code that comes with it, and nobody has allowed that."""
+
+
 class ContextError(VigtuiError):
     """Even the last message alone does not fit the context window."""
 
     exit_code = 8
 
 
-ERRORS: dict[int, type[VigtuiError]] = {
-    kind.exit_code: kind
+ERRORS: dict[str, type[VigtuiError]] = {
+    kind.__name__: kind
     for kind in (
         VigtuiError,
         UsageError,
@@ -69,7 +73,8 @@ ERRORS: dict[int, type[VigtuiError]] = {
         NetworkError,
         FormatError,
         BackendError,
+        TrustError,
         ContextError,
     )
 }
-"""Exit code → error class: how an error crosses the pipe of the engine process."""
+"""Name → error class: how an error crosses the pipe of the engine process."""

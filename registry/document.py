@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import FormatError
+from ..core.i18n import _
+
 LIMIT = 4 << 20
 """Bytes of the longest text: a header of 25,000 tensors takes half of it."""
 _MARKS = 400_000
@@ -20,11 +23,25 @@ def parse(text: bytes) -> Any:
         raise ValueError("too deep") from error
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Give the object in the JSON file `path`. Raises FormatError when it is not there, damaged or something else."""
+    try:
+        return _object(path)
+    except (OSError, ValueError) as error:
+        raise FormatError(_("{path} is damaged.").format(path=path), _("Fetch it again.")) from error
+
+
 def optional(path: Path) -> dict[str, Any]:
     """Give the object in the JSON file `path`, or nothing when it is not there, damaged or something else."""
     try:
-        with path.open("rb") as file:
-            value = parse(file.read(LIMIT + 1))
+        return _object(path)
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        value = parse(file.read(LIMIT + 1))
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value

@@ -3,13 +3,15 @@
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from ..backends import placement
 from ..backends.base import Backend, LoadOptions, ModelFiles, Remote
 from ..core import paths
-from ..core.errors import FormatError, NotFoundError, UsageError
+from ..core.errors import FormatError, NotFoundError, TrustError, UsageError
 from ..core.i18n import _
 from ..core.progress import Progress, silent
 from . import default, memory, running
@@ -31,6 +33,9 @@ BACKENDS = {
 """Kind of model → the backends that run it, the usual one first."""
 PEFT_BACKENDS = frozenset({"transformers", "gptq"})
 """Backends that take an adapter as the PEFT folder that it is."""
+Trust = Callable[[Record], bool]
+"""Says whether the Python code that comes with a model may run."""
+Opened = TypeVar("Opened")
 
 
 def resolve(name: str | None) -> Record:
@@ -191,6 +196,22 @@ def open(
     Registry().use(record)
     running.mark(record, backend)
     return backend
+
+
+def trusting(attempt: Callable[[LoadOptions], Opened], record: Record, options: LoadOptions, trust: Trust) -> Opened:
+    """Give what `attempt` makes of `options`; where `record` needs the code that comes with it, `trust` is asked
+    whether that may run, for this load alone. Raises what `attempt` raises, and TrustError without that trust."""
+    try:
+        return attempt(options)
+    except TrustError:
+        if not trust(record):
+            raise
+    return attempt(replace(options, remote_code=True))
+
+
+def nobody(_record: Record) -> bool:
+    """Trust no model's code: the answer where there is nobody to ask."""
+    return False
 
 
 def needs(label: str, found: Sniffed, options: LoadOptions) -> planning.Plan:

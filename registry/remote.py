@@ -24,6 +24,8 @@ def add(url: str, model: str | None, name: str | None = None, key_env: str = "")
 
     url = url.rstrip("/")
     offers = backend.offers(Remote(url, model or "", key_env))
+    if not offers:
+        raise NotFoundError(_("{url} has no model.").format(url=url), _("Load one on the server first."))
     if model is None and len(offers) != 1:
         raise NotFoundError(
             _("{url} has {count} models.").format(url=url, count=len(offers)),

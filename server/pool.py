@@ -76,7 +76,7 @@ class Pool:
 
     def find(self, name: str | None) -> Served:
         """Give the model that a request names: by its whole name, its name without tag, or none for the first."""
-        if name is None:
+        if not name:
             return self.models[0]
         for match in (lambda one: one.record.ref == name, lambda one: one.record.name == name):
             found = [one for one in self.models if match(one)]
@@ -120,17 +120,24 @@ class Pool:
         return opening.needs(model.record.ref, check(model.record.path), self.loading).fits_memory
 
     def _drop(self, ref: str) -> None:
-        if engine := self._engines.pop(ref, None):
+        if engine := self._taken(ref):
             engine.close()
-            self.metrics.models = len(self._engines)
+
+    def _taken(self, ref: str) -> Backend | None:
+        engine = self._engines.pop(ref, None)
+        self.metrics.models = len(self._engines)
+        return engine
 
     async def watch(self) -> None:
         """Give back the engines that nobody asked for during `keep_alive`, for ever."""
         while self.keep_alive is not None:
             await asyncio.sleep(min(1.0, self.keep_alive / 4 + 0.01))
             old = time.monotonic() - self.keep_alive
-            for ref in [ref for ref in self._engines if ref not in self._busy and self._used.get(ref, old) <= old]:
-                await asyncio.to_thread(self._drop, ref)
+            for ref in [*self._engines]:
+                # Looked at only now, and taken away at once: somebody may ask for it while another one ends.
+                idle = ref not in self._busy and self._used.get(ref, old) <= old
+                if idle and (engine := self._taken(ref)):
+                    await asyncio.to_thread(engine.close)
 
     def close(self) -> None:
         """Give back everything."""

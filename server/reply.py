@@ -3,13 +3,13 @@
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backends.base import Done, Event, Notice, Text
+from ..backends.base import Chosen, Done, Event, Notice, Text
 from ..chat.formats import Format, postprocess
-from ..core.i18n import _
+from . import logprob
 from .fault import Fault
 from .request import Asked
 
@@ -28,7 +28,8 @@ class Reply:
     began: bool = False
     _id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _parts: list[str] = field(default_factory=list)
-    _logprobs: list[dict[str, Any]] = field(default_factory=list)
+    _chosen: list[Chosen] = field(default_factory=list)
+    _columns: logprob.Columns = field(default_factory=logprob.Columns)
     _notices: list[str] = field(default_factory=list)
 
     def take(self, event: Event) -> str | None:
@@ -41,7 +42,7 @@ class Reply:
             text = postprocess(self.form, event.delta, bool(self._parts)) if self.form else event.delta
             if text:
                 self._parts.append(text)
-            self._logprobs += _logprobs(text, event)
+            self._chosen += event.chosen or ()
             return text
         return None
 
@@ -52,9 +53,8 @@ class Reply:
             choice = {"message": {"role": "assistant", "content": text, "refusal": None}}
         else:
             choice = {"text": text}
-        return (
-            self._frame(choice, self._finish(), self._shown(self._logprobs)) | {"usage": self._usage()} | self._told()
-        )
+        frame = self._frame(choice, self._finish(), self._logprobs(self._chosen))
+        return frame | {"usage": self._usage()} | self._told()
 
     def opening(self) -> bytes:
         """Give the first event of a stream: who speaks."""
@@ -63,10 +63,8 @@ class Reply:
     def piece(self, event: Event) -> bytes:
         """Give what `event` adds to a stream, b"" when that is nothing."""
         text = self.take(event)
-        if not text:
-            return b""
-        last = event if isinstance(event, Text) else Text("", 0)
-        return self._event(self._delta(text), None, self._shown(_logprobs(text, last)))
+        logprobs = self._logprobs(event.chosen) if isinstance(event, Text) else None
+        return self._event(self._delta(text), None, logprobs) if text or logprobs else b""
 
     def closing(self) -> Iterator[bytes]:
         """Give the last events of a stream: why it ended, what it took if that was asked for, and the end."""
@@ -98,12 +96,11 @@ class Reply:
         kind, prefix = (f"chat.completion{chunk}", "chatcmpl") if self.asked.chat else ("text_completion", "cmpl")
         return {"id": f"{prefix}-{self._id}", "object": kind, "created": self.created, "model": self.model}
 
-    def _shown(self, logprobs: list[dict[str, Any]]) -> Any:
-        if not self.asked.logprobs or not logprobs:
+    def _logprobs(self, chosen: Sequence[Chosen] | None) -> dict[str, Any] | None:
+        count = self.asked.logprobs
+        if count is None or not chosen:
             return None
-        if self.asked.chat:
-            return {"content": logprobs, "refusal": None}
-        return {"tokens": [one["token"] for one in logprobs], "token_logprobs": [one["logprob"] for one in logprobs]}
+        return logprob.content(chosen, count) if self.asked.chat else self._columns.take(chosen, count)
 
     def _finish(self) -> str:
         return "length" if self.done and self.done.finish_reason == "length" else "stop"
@@ -119,11 +116,8 @@ class Reply:
 
     def _told(self) -> dict[str, Any]:
         """Give, beyond the API, what was not honoured and the seed that was used."""
-        notices = [*self._notices]
-        if self.asked.alternatives:
-            notices.append(_("Only the tokens that were chosen have logprobs; there are no others beside them."))
         seed = {"seed": self.done.seed} if self.done else {}
-        return seed | ({"notices": notices} if notices else {})
+        return seed | ({"notices": self._notices} if self._notices else {})
 
 
 def failed(fault: Fault) -> bytes:
@@ -133,13 +127,3 @@ def failed(fault: Fault) -> bytes:
 
 def _line(value: Any) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
-
-
-def _logprobs(text: str, event: Text) -> list[dict[str, Any]]:
-    """Give one entry a token. Where several tokens made one piece of text, the last of them carries it."""
-    values = event.logprobs or ()
-    texts = [""] * (len(values) - 1) + [text]
-    return [
-        {"token": token, "logprob": value, "bytes": list(token.encode("utf-8", "replace")), "top_logprobs": []}
-        for token, value in zip(texts, values, strict=False)
-    ]

@@ -6,18 +6,24 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..backends.base import Generation, Message
+from ..backends.dialect import MOST_OF_TEXT
 from ..core.errors import UsageError
 from ..core.i18n import _
 from .fault import Fault
 
 MOST_STOPS = 64
+MOST_OF_CHAT = 20
+"""The most alternatives of a token in a chat, as in the OpenAI API; MOST_OF_TEXT is that of a completion."""
 ANY_OBJECT = '{"type": "object"}'
 """The schema of response_format json_object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request for an answer. Of a chat `messages` is set, of a completion `prompt`; `model` is None when unnamed."""
+    """A request for an answer. Of a chat `messages` is set, of a completion `prompt`; `model` is None when unnamed.
+
+    `logprobs` is the number of alternatives beside each token, None for no logprobs at all.
+    """
 
     model: str | None
     generation: Generation
@@ -25,8 +31,7 @@ class Asked:
     prompt: str | None = None
     stream: bool = False
     usage: bool = False
-    logprobs: bool = False
-    alternatives: bool = False
+    logprobs: int | None = None
 
     @property
     def chat(self) -> bool:
@@ -39,16 +44,15 @@ def parse(data: bytes, chat: bool) -> Asked:
     body = _object(data)
     _refuse(body, chat)
     options = body.get("stream_options")
-    logprobs = body.get("logprobs") not in (None, False) and not (chat and body["logprobs"] == 0)
+    logprobs = _logprobs(body, chat)
     return Asked(
         model=_text(body, "model"),
-        generation=replace(_generation(body), logprobs=1 if logprobs else None),
+        generation=replace(_generation(body), logprobs=None if logprobs is None else max(1, logprobs)),
         messages=_messages(body.get("messages")) if chat else (),
         prompt=None if chat else _prompt(body.get("prompt")),
         stream=_flag(body, "stream"),
         usage=isinstance(options, dict) and _flag(options, "include_usage"),
         logprobs=logprobs,
-        alternatives=bool(body.get("top_logprobs")) if chat else body.get("logprobs") not in (None, False, 0, 1),
     )
 
 
@@ -154,6 +158,25 @@ def _schema(value: Any) -> str | None:
         reason = _("response_format must be text, json_object, or json_schema with a schema.")
         raise Fault(400, reason, "response_format")
     return json.dumps(schema)
+
+
+def _logprobs(body: Mapping[str, Any], chat: bool) -> int | None:
+    """Give the number of alternatives beside each token, None for no logprobs. A chat names it apart."""
+    if not chat:
+        return None if body.get("logprobs") is False else _count(body, "logprobs", MOST_OF_TEXT)
+    count = _count(body, "top_logprobs", MOST_OF_CHAT)
+    if body.get("logprobs") != 0 and _flag(body, "logprobs"):
+        return count or 0
+    if count:
+        raise Fault(400, _("top_logprobs needs logprobs to be true."), "top_logprobs")
+    return None
+
+
+def _count(body: Mapping[str, Any], name: str, most: int) -> int | None:
+    value = _whole(body, name)
+    if value is not None and not 0 <= value <= most:
+        raise _wrong(name, _("a whole number from 0 to {most}").format(most=most))
+    return value
 
 
 def _text(body: Mapping[str, Any], name: str) -> str | None:

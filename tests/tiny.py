@@ -192,6 +192,27 @@ def write_llama(
     return folder(path, tensors, settings, words, **shape)
 
 
+OWN_CODE = """
+import pathlib
+pathlib.Path({mark!r}).open("a").write("ran ")
+from transformers import LlamaConfig, LlamaForCausalLM
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def write_own(path: Path, mark: Path) -> Path:
+    """Write a Llama that needs the Python code in its folder, which leaves `mark` when it runs."""
+    described = json.loads((write_llama(path) / "config.json").read_text())
+    table = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    described |= {"model_type": "own", "architectures": ["OwnModel"], "auto_map": table}
+    (path / "config.json").write_text(json.dumps(described))
+    (path / "own.py").write_text(OWN_CODE.format(mark=str(mark)))
+    return path
+
+
 def write_gguf(path: Path, **shape: int) -> Path:
     """Write such a model as an F32 GGUF file through vigtui's own converter."""
     from vigtui.registry.convert.model import convert

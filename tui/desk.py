@@ -120,18 +120,18 @@ class Desk:
         names = [remembered, persona.model if persona else None, *([] if self.record else before)]
         return [*dict.fromkeys(name for name in names if name), None]
 
-    def load(self, name: str | None, progress: Progress = silent) -> list[str]:
+    def load(self, name: str | None, progress: Progress = silent, trust: opening.Trust = opening.nobody) -> list[str]:
         """Have the model `name` answer from now on, with the conversation's adapters; give what the user should know.
 
-        When it cannot be loaded, the one before stays. Raises NotFoundError, UsageError, FormatError, CapacityError
-        and BackendError.
+        `trust` is asked, in this thread, before code that comes with the model runs. When it cannot be loaded, the one
+        before stays. Raises NotFoundError, UsageError, FormatError, CapacityError and BackendError.
         """
         record = opening.resolve(name)
         if record == self.record and self.engine is not None and self._host is None:
             return self._adapted(progress)
         source = self._source(record, progress)
         with self._changing:
-            engine = self._opened(record, progress)
+            engine = self._opened(record, progress, trust)
             for old in (self.engine, self._host[0] if self._host else None):
                 if old is not None:
                     old.close()
@@ -139,18 +139,18 @@ class Desk:
             self.session.keep(model=lasting(record))
             return self._adapted(progress)
 
-    def visit(self, name: str, progress: Progress = silent) -> list[str]:
+    def visit(self, name: str, progress: Progress = silent, trust: opening.Trust = opening.nobody) -> list[str]:
         """Have the model `name` answer until `leave` brings back the one before; give what the user should know.
 
         The conversation's adapters are applied where they fit. Raises as `load` does; the one before then stays.
         """
         record = opening.resolve(name)
         if self.record is None or record == self.record:
-            return [] if self.engine is not None else self.load(name, progress)
+            return [] if self.engine is not None else self.load(name, progress, trust)
         source = self._source(record, progress)
         with self._changing:
             home, before = self.record, self.source
-            engine = self._opened(record, progress)
+            engine = self._opened(record, progress, trust)
             self._host = (self.engine, home, before)
             self.engine, self.record, self.source = engine, record, source
         try:
@@ -164,7 +164,7 @@ class Desk:
         """Whether a model answers that came for one answer only."""
         return self._host is not None
 
-    def leave(self, progress: Progress = silent) -> list[str]:
+    def leave(self, progress: Progress = silent, trust: opening.Trust = opening.nobody) -> list[str]:
         """Have the model answer again that was there before `visit`. Raises as `load` does."""
         with self._changing:
             if self._host is None:
@@ -173,26 +173,35 @@ class Desk:
             self._host, self.record = None, record
             if guest is not None:
                 guest.close()
-        return [] if self.engine is not None else self.load(lasting(record), progress)
+        return [] if self.engine is not None else self.load(lasting(record), progress, trust)
 
     def _source(self, record: Record, progress: Progress) -> Source:
         backend = opening.backend_for(record, self.wish.backend)
         digest = fingerprint(record, progress) if backend != "echo" and record.files else ""
         return Source(record.ref, digest, record.format, Generation(**record.generation))
 
-    def _opened(self, record: Record, progress: Progress) -> Backend:
+    def _opened(self, record: Record, progress: Progress, trust: opening.Trust) -> Backend:
         """Give an engine with `record`; the running one is ended first only when both do not fit the memory."""
+
+        def opened(record: Record) -> Backend:
+            return opening.trusting(
+                lambda loading: self._opener(record, loading, self.wish.backend, progress),
+                record,
+                self.wish.loading,
+                trust,
+            )
+
         try:
-            return self._opener(record, self.wish.loading, self.wish.backend, progress)
+            return opened(record)
         except CapacityError:
             if self.engine is None or self.record is None:
                 raise
             self.engine.close()
             self.engine = None
             try:
-                return self._opener(record, self.wish.loading, self.wish.backend, progress)
+                return opened(record)
             except VigtuiError:
-                self.engine = self._opener(self.record, self.wish.loading, self.wish.backend, progress)
+                self.engine = opened(self.record)
                 raise
 
     def adapters(self) -> list[Adapter]:
@@ -262,6 +271,11 @@ class Desk:
     def alive(self) -> bool:
         """Whether the engine's process runs; one in this process always does."""
         return getattr(self.engine, "pid", 0) is not None
+
+    @property
+    def estimating(self) -> bool:
+        """Whether what `count` says is an estimate: a server renders the messages and counts their tokens itself."""
+        return self.engine is not None and "chat" in self.engine.supports
 
     @property
     def context(self) -> int:

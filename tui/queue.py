@@ -8,9 +8,10 @@ from ..registry.transfer import Stop
 
 
 class Waits(Protocol):
-    """Something that is "waiting", then "running", then anything else."""
+    """Something that is "waiting", then "running", then anything else; `error` is why it failed."""
 
     state: Any
+    error: Exception | None
 
     @property
     def ref(self) -> str:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from ...core.errors import FormatError
 from ...core.i18n import _
 from ...core.progress import Progress, silent
-from .. import header
+from .. import document, header
 from ..merge import adapter as reader
 from ..merge.adapter import Adapter, Pair
-from . import architecture, layout, safetensors, vocabulary, writer
+from . import architecture, layout, safetensors, writer
 from .layout import Place
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _named_base(adapter: Adapter) -> Path:
 
 def _base(path: Path) -> Base:
     if path.is_dir():
-        design = architecture.find(vocabulary.load_json(path / "config.json"), path / "config.json")
+        design = architecture.find(document.read(path / "config.json"), path / "config.json")
         return Base(design.name, design.places, design.head_dim)
     sizes = layout.from_gguf(header.read(path))
     return Base(sizes.architecture, layout.weights(sizes), sizes.head_dim)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...core.errors import FormatError, UsageError
 from ...core.i18n import _
 from ...core.progress import Progress, silent
+from .. import document
 from . import architecture, stream, vocabulary, weights, writer
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def convert(source: Path, target: Path, type: str = "f16", progress: Progress = 
             _("Choose one of {types}.").format(types=", ".join(FILE_TYPES)),
         )
     path = _described(source)
-    config = vocabulary.load_json(path)
+    config = document.read(path)
     design = architecture.find(config, path)
     tensors = weights.index(source)
     if any(name.endswith((".qweight", ".absmax", ".weight_scale")) for name in tensors):

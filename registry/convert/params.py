@@ -39,7 +39,7 @@ class Sizes:
 
 def read(path: Path) -> Sizes:
     """Give what the params.json at `path` says. Raises FormatError when it does not describe a LLaMA."""
-    values = _object(path)
+    values = document.read(path)
     for name in ("moe", "use_scaled_rope", "quantization_args", "lora_args"):
         if values.get(name):
             raise _unsupported(path, name)
@@ -74,7 +74,7 @@ def _feed_forward(sizes: Sizes) -> tuple[int, float | None]:
 
 def from_config(path: Path) -> Sizes:
     """Give what the config.json at `path` says. Raises FormatError for what Meta's form cannot express."""
-    values = _object(path)
+    values = document.read(path)
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     rope = rope if isinstance(rope, dict) else {"type": rope}
     if values.get("model_type") != "llama":
@@ -144,17 +144,6 @@ def write_config(folder: Path, sizes: Sizes, dtype: str, ids: Mapping[str, int],
     }
     for name, values in files.items():
         (folder / name).write_text(json.dumps(values, indent=2) + "\n")
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            values = document.parse(file.read(document.LIMIT + 1))
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
-        raise FormatError(_("{path} is damaged.").format(path=path), _("Fetch it again.")) from error
-    return values
 
 
 def _number(values: Mapping[str, Any], name: str, path: Path) -> int:

@@ -178,18 +178,4 @@ def _sound(text: str) -> bool:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    return load_json(path)
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """Give the object in the JSON file `path`. Raises FormatError."""
-    try:
-        with path.open("rb") as file:
-            value = document.parse(file.read(document.LIMIT + 1))
-        if not isinstance(value, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(_("{path} is damaged.").format(path=path), _("Fetch it again.")) from error
-    return value
+    return document.read(path) if path.is_file() else {}

@@ -1,17 +1,15 @@
 """GGUF files written piece by piece and published at once."""
 
-import errno
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.errors import CapacityError, FormatError
+from ...core.errors import FormatError
 from ...core.i18n import _
 from ...core.progress import Progress
+from . import publish
 
 if TYPE_CHECKING:
     import gguf
@@ -39,45 +37,6 @@ class Output:
     pieces: "Callable[[], Iterator[np.ndarray]]"
 
 
-@contextmanager
-def publishing(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside `target`; at the end sync and rename it, after a failure remove it.
-
-    Raises CapacityError when the disk is full.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise CapacityError(
-            _("The disk is full: {path} was not written.").format(path=target),
-            _("Free some space, or choose another folder."),
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _sweep(target: Path) -> None:
-    """Remove what a process that was killed left of the same file."""
-    for path in target.parent.iterdir():
-        middle = path.name.removeprefix(f".{target.name}.").removesuffix(".tmp")
-        if path.name == f".{target.name}.{middle}.tmp" and middle.isdecimal():
-            try:
-                os.kill(int(middle), 0)
-            except (ProcessLookupError, OverflowError):
-                path.unlink(missing_ok=True)
-            except PermissionError:  # alive, and another user's
-                continue
-
-
 def write(
     target: Path,
     architecture: str,
@@ -91,7 +50,7 @@ def write(
     """
     import gguf  # 0.2 s with numpy: only when a file is written
 
-    with publishing(target) as temporary:
+    with publish.file(target) as temporary:
         writer = gguf.GGUFWriter(temporary, architecture)
         try:
             describe(writer)

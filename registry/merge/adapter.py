@@ -12,6 +12,7 @@ from typing import Any
 
 from ...core.errors import FormatError
 from ...core.i18n import _
+from .. import document
 from ..convert import safetensors, torchzip
 from ..convert.safetensors import Tensor
 from . import keys, pattern, setting
@@ -68,7 +69,7 @@ def read(folder: Path, alpha: float | None = None) -> Adapter:
     missing.
     """
     path = folder / SETTINGS
-    config = setting.read(path) if path.is_file() else {}
+    config = document.read(path) if path.is_file() else {}
     setting.refuse(config, folder)
     weights, tensors = _tensors(folder)
     modules, replaced = _sorted(tensors, folder)

@@ -41,6 +41,12 @@ def _advice(base: Path) -> dict[str, str]:
     }
 
 
+def title(folder: Path) -> str:
+    """Give what people call a folder: the repository whose snapshot it is in the hub's cache, else its own name."""
+    cached = [part.removeprefix("models--") for part in folder.parts if part.startswith("models--")]
+    return cached[-1].replace("--", "/") if cached else folder.name
+
+
 def known_as(name: str, base: Path, config: Mapping[str, Any]) -> bool:
     """Tell whether `name`, a repository or a path, can mean this base: its folder, the repository in whose snapshot it
     lies in the hub's cache, or what its config.json says."""

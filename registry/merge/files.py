@@ -8,6 +8,7 @@ from typing import Any
 
 from ...core.i18n import _
 from .. import document
+from .base import title
 
 _SUFFIXES = (".json", ".model", ".txt", ".jinja", ".tiktoken", ".py")
 _STALE = ("quantize_config.json", "quant_config.json", "adapter_config.json", "trainer_state.json")
@@ -60,13 +61,13 @@ def notices(adapter: Path, rows: int | None, taken: bool, grown: bool) -> list[s
     if taken and grown and not (adapter / "tokenizer_config.json").is_file():
         found.append(
             _("{adapter} changes the number of tokens, and brings no tokenizer: add the tokens yourself.").format(
-                adapter=adapter.name
+                adapter=title(adapter)
             )
         )
     if not taken and tokens is not None and rows is not None and tokens > rows:
         found.append(
             _("The tokenizer of {adapter} has {tokens} tokens, the merged model {rows}: it keeps the base's.").format(
-                adapter=adapter.name, tokens=tokens, rows=rows
+                adapter=title(adapter), tokens=tokens, rows=rows
             )
         )
     return found

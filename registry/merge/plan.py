@@ -125,7 +125,7 @@ def _notices(base: Path, adapters: Sequence[Adapter], places: Places) -> list[st
         if adapter.base and not bases.known_as(adapter.base, base, places.config):
             found.append(
                 _("{adapter} was trained on {wanted}; the shapes fit {base} too.").format(
-                    adapter=adapter.folder.name, wanted=adapter.base, base=base.name
+                    adapter=bases.title(adapter.folder), wanted=adapter.base, base=bases.title(base)
                 )
             )
         taken = adapter.folder == places.tokenizer

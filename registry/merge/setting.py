@@ -7,7 +7,6 @@ from typing import Any
 
 from ...core.errors import FormatError, UsageError
 from ...core.i18n import _
-from .. import document
 
 _REBASED = ("pissa", "olora", "loftq", "corda", "lora_ga")
 """Initializations of PEFT that change the base model too."""
@@ -16,18 +15,6 @@ _DIFFERENT = (
     "arrow_config", "kasa_config", "velora_config", "monteclora_config",
 )  # fmt: skip
 """Settings that make more of the pair than a sum of matrices."""
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Give the settings in the file `path`. Raises FormatError."""
-    try:
-        with path.open("rb") as file:
-            value = document.parse(file.read(document.LIMIT + 1))
-        if not isinstance(value, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
-        raise FormatError(_("{path} is damaged.").format(path=path), _("Fetch it again.")) from error
-    return value
 
 
 def refuse(config: Mapping[str, Any], adapter: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ...core.errors import FormatError
 from ...core.i18n import _
-from .. import document
 from ..convert import architecture
 from ..hashes import sha256
+from . import imatrix, texts
 from .ftype import TYPES, named
 from .order import Order
 from .source import Source
@@ -47,7 +47,9 @@ class Chain:
         raise FormatError(text.format(path=self.source.path), _("Name the original Hugging Face folder or repository."))
 
     def merge(self) -> Stage:
-        """Give the merge of the adapters into the source."""
+        """Give the merge of the adapters into the source. Raises FormatError."""
+        if not any(source.words for source, *_rest in self.adapters):
+            _refuse_wordless(self.source)
         pairs = [(material, scale) for _source, material, scale in self.adapters]
         size = self.size or self.source.size
         more = {"base": self.folder(), "adapters": pairs, "alpha": self.order.alpha}
@@ -62,7 +64,7 @@ class Chain:
 
     def convert(self, folder: Material, type: str) -> Stage:
         """Give the conversion of a Hugging Face folder to a GGUF file of `type`. Raises FormatError."""
-        if self.source.kind == "hf" and not self.source.pull:
+        if self.source.kind == "hf":
             _refuse(self.source)
         size = length(self.source.parameters, type)
         return make("convert", "model.gguf", size=size, label=type.upper(), source=folder, type=type)
@@ -84,6 +86,7 @@ class Chain:
         """Give the importance matrix of the GGUF file `start`, where the order wants one."""
         options = self.order.quantizing
         if options.imatrix:
+            imatrix.load(options.imatrix.expanduser())  # a damaged one is refused before the source is converted
             return given_file(options.imatrix)
         if not options.calibration:
             return None
@@ -111,12 +114,15 @@ class Chain:
 
     def gptq(self) -> Stage:
         """Give the quantization with GPTQ. Raises FormatError or UsageError, BackendError where it is not installed."""
+        from .gptq_source import needs, require, require_known  # ast and what it needs: only when GPTQ is wanted
+
         options, source = self.order.packing, self.source
         named = {name: value for name, value in asdict(options).items() if name not in ("device", "calibration")}
+        require(options.bits, options.group_size, options.damp, options.samples)
         size, memory = source.parameters * (options.bits + 1) // 2, source.parameters * 4 + ROOM
-        if source.kind == "hf" and not source.pull:
-            from .gptq import needs
-
+        if source.pull:
+            require_known(source.settings()[0])
+        elif source.kind == "hf":
             size, memory = needs(source.path, options.bits, options.group_size, options.samples)
         return make(
             "gptq",
@@ -124,7 +130,7 @@ class Chain:
             size=size,
             memory=memory,
             label="GPTQ",
-            beside={"device": options.device},
+            beside={"device": options.device, "threads": self.order.threads},
             source=self.folder(),
             calibration=calibration(options.calibration),
             **named,
@@ -136,23 +142,30 @@ def length(parameters: int, type: str) -> int:
     return int(parameters * TYPES[named(type)].bits / 8)
 
 
-def given_file(path: Path | str) -> Input:
+def given_file(path: Path) -> Input:
     """Give a file that an option names, told from any other by its hash. Raises NotFoundError."""
-    place = Path(path).expanduser().absolute()
+    place = path.expanduser().absolute()
     return Input(place, sha256(place), place.stat().st_size)
 
 
 def calibration(name: str) -> Input | str:
-    """Give a calibration text: the name of one of ours, or a file."""
-    return name if name in ("fr", "en", "mixed") else given_file(name)
+    """Give a calibration text: the name of one of ours, or a file. Raises what texts.calibration raises."""
+    if name in (*texts.LANGUAGES, "mixed"):
+        return name
+    texts.calibration(str(Path(name).expanduser()))  # an hour of work does not end at a word misspelt
+    return given_file(Path(name))
+
+
+def _refuse_wordless(source: Source) -> None:
+    """Raise FormatError for a folder without a tokenizer: nobody could talk to what is made of it."""
+    if source.kind == "hf" and not source.words:
+        raise FormatError(
+            _("{path} has no tokenizer.").format(path=source.pull.repository if source.pull else source.path),
+            _("Fetch tokenizer.model or tokenizer.json of this model into that folder."),
+        )
 
 
 def _refuse(source: Source) -> None:
     """Raise FormatError for what no conversion can be made of: no tokenizer, or an architecture that is not known."""
-    if not source.words:
-        raise FormatError(
-            _("{path} has no tokenizer.").format(path=source.path),
-            _("Fetch tokenizer.model or tokenizer.json of this model into that folder."),
-        )
-    path = source.path / "config.json"
-    architecture.find(document.optional(path), path)
+    _refuse_wordless(source)
+    architecture.find(*source.settings())

@@ -13,15 +13,16 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ...backends import threads
+from ...backends import placement
+from ...backends import threads as cores
 from ...core.errors import BackendError, CapacityError, UsageError
 from ...core.i18n import _
 from ...core.progress import Progress, silent
 from ..convert import publish
 from . import gptq_folder, passage
-from .gptq_source import Source, check, needs
+from .gptq_source import Source, check, needs, require
 
-__all__ = ["check", "needs", "quantize"]
+__all__ = ["check", "needs", "quantize", "require"]
 
 PAUSE = 60.0
 """Seconds between two points from which an interrupted run can go on: each writes the activations of all samples."""
@@ -64,20 +65,22 @@ def quantize(
     texts: Sequence[str],
     samples: int = 128,
     device: str | None = None,
+    threads: int | None = None,
     work: Path,
     progress: Progress = silent,
 ) -> tuple[str, ...]:
     """Write the model in `source` as the GPTQ folder `target`, published when it is whole; give notices.
 
     `damp` is the share of the mean that is added to the Hessian's diagonal. `texts` are paragraphs, of which at most
-    `samples` pieces of up to 2,048 tokens are read; `progress` counts layers. What is unfinished lies in `work`, and
-    a later call with the same arguments goes on from there where gptqmodel can (Llama and Qwen3 MoE, not small ones),
-    else from the start. Raises what `check` raises, UsageError for what cannot be meant, CapacityError when memory is
-    short, BackendError when the library fails.
+    `samples` pieces of up to 2,048 tokens are read; `threads` None takes the physical cores that are free to use;
+    `progress` counts layers. What is unfinished lies in `work`, and a later call with the same arguments goes on from
+    there where gptqmodel can (Llama and Qwen3 MoE, not small ones), else from the start. Raises what `check` raises,
+    UsageError for what cannot be meant, CapacityError when memory is short, BackendError when the library fails.
     """
-    _require(source, target, damp, samples)
+    require(bits, group_size, damp, samples)
+    _require_free(source, target)
     found = check(source, bits, group_size)
-    chosen = _device(device)
+    chosen = _device(device, threads)
     inside = gptq_folder.stage(found, work / "source")
     settings = _Settings(bits, group_size, act_order, sym, damp, chosen, inside and _resumable(found))
     try:
@@ -118,25 +121,18 @@ def _notices(source: Source, count: int, samples: int) -> Iterator[str]:
         yield _("transformers alone cannot read GPTQ models of this architecture: load it with vigtui or gptqmodel.")
 
 
-def _require(source: Path, target: Path, damp: float, samples: int) -> None:
+def _require_free(source: Path, target: Path) -> None:
     if target.resolve() == source.resolve():
         raise UsageError(_("The product would replace its source {path}.").format(path=source), _("Choose another."))
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise UsageError(_("There is something at {path} already.").format(path=target), _("Choose another name."))
-    if not 0 < damp < 1:
-        raise UsageError(_("--damp takes a number between 0 and 1."), _("0.05 is usual; more where it fails."))
-    if samples < 1:
-        raise UsageError(_("At least one sample is needed."), _("128 are usual."))
 
 
-def _device(wanted: str | None) -> str:
+def _device(wanted: str | None, threads: int | None) -> str:
     """Give where the work is done: the GPU where there is one; Apple's lacks operations of the library."""
     import torch
 
-    from ...backends import placement
-
-    if torch.get_num_threads() > threads.physical_cores():
-        torch.set_num_threads(threads.physical_cores())
+    torch.set_num_threads(threads or min(torch.get_num_threads(), cores.physical_cores()))
     if wanted in (None, "auto"):
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     found = placement.device(wanted)
@@ -159,7 +155,6 @@ def _attempt(
 def _run(
     source: Source, settings: _Settings, work: Path, texts: Sequence[str], samples: int, progress: Progress
 ) -> tuple[Path, int]:
-    import torch
     from gptqmodel.looper.checkpoint_store import CheckpointError
 
     made = work / "made"
@@ -171,19 +166,24 @@ def _run(
         model.layer_callback = _Layers(progress, model.model.config)
         model.quantize(data, batch_size=1, checkpoint=_checkpoint(work) if settings.resumable else None)
         model.save(str(made))
-    except torch.cuda.OutOfMemoryError as error:
-        raise CapacityError(
-            _("The memory of {device} is full.").format(device=settings.device),
-            _("Give fewer --samples, or --device cpu."),
-        ) from error
     except CheckpointError:
         raise
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, MemoryError) as error:
+        if placement.short_of_memory(error):
+            raise _full(settings.device) from error
         raise BackendError(
             _("gptqmodel cannot quantize this: {reason}.").format(reason=str(error).rstrip(".")),
             _("Try other options, such as a larger --damp, or make a GGUF."),
         ) from error
     return made, len(data)
+
+
+def _full(device: str) -> CapacityError:
+    if device == "cpu":
+        return CapacityError(_("The memory is full."), _("Give fewer --samples, or close other programs."))
+    return CapacityError(
+        _("The memory of {device} is full.").format(device=device), _("Give fewer --samples, or --device cpu.")
+    )
 
 
 def _load(source: Source, settings: _Settings, work: Path) -> Any:

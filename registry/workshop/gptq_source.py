@@ -44,6 +44,16 @@ class Source:
         return min([LONGEST, *(value for value in values if type(value) is int and value > 0)])
 
 
+def require(bits: int, group_size: int, damp: float, samples: int) -> None:
+    """Refuse what no source can be quantized with. Raises BackendError (not installed) or UsageError."""
+    _require_library()
+    _require_sizes(bits, group_size)
+    if not 0 < damp < 1:
+        raise UsageError(_("--damp takes a number between 0 and 1."), _("0.05 is usual; more where it fails."))
+    if samples < 1:
+        raise UsageError(_("At least one sample is needed."), _("128 are usual."))
+
+
 def check(folder: Path, bits: int = 4, group_size: int = 128) -> Source:
     """Give the model in `folder` when gptqmodel can quantize it so, without importing it.
 
@@ -59,7 +69,7 @@ def check(folder: Path, bits: int = 4, group_size: int = 128) -> Source:
     config = document.optional(folder / "config.json")
     tensors = weights.index(folder)
     _require_plain(folder, config, tensors)
-    _require_known(config)
+    require_known(config)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise FormatError(
             _("{folder} has no tokenizer, which reads the calibration text.").format(folder=folder),
@@ -154,7 +164,8 @@ def _require_plain(folder: Path, config: Mapping[str, Any], tensors: Mapping[str
         )
 
 
-def _require_known(config: Mapping[str, Any]) -> None:
+def require_known(config: Mapping[str, Any]) -> None:
+    """Refuse an architecture that gptqmodel does not quantize. Raises FormatError."""
     known, type = architectures(), str(config.get("model_type", ""))
     if known and type not in known:
         raise FormatError(

@@ -3,7 +3,6 @@
 Formats: llama.cpp's tools/imatrix/imatrix.cpp, the GGUF form since July 2025 and the binary one before it.
 """
 
-import hashlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ...core import paths
 from ...core.errors import FormatError
 from ...core.i18n import _
 from ...core.progress import Progress, silent
 from .. import header
 from ..check import check
-from ..convert.writer import publishing
-from ..hashes import sha256
+from ..convert import publish
 from ..kind import Sniffed
 
 if TYPE_CHECKING:
@@ -64,17 +61,6 @@ def compute(
     return chunks
 
 
-def cached(model: Path, text: str, *, threads: int | None = None, progress: Progress = silent, name: str = "") -> Path:
-    """Give the file of the matrix of `model` over `text`, computed once for the same weights and the same text."""
-    parts = check(model).files
-    digest = hashlib.sha256("".join(sha256(part, progress) for part in parts).encode())
-    digest.update(hashlib.sha256(text.encode()).digest())
-    target = paths.cache() / "imatrix" / f"{digest.hexdigest()[:32]}.gguf"
-    if not target.is_file():
-        compute(model, text, target, threads=threads, progress=progress, name=name)
-    return target
-
-
 def read(path: Path) -> "dict[str, np.ndarray]":
     """Give tensor name → mean squares, float32 (matrices × columns,), from a file of either form.
 
@@ -115,7 +101,7 @@ def write(target: Path, sums: Mapping[str, Sums], chunks: int, length: int, name
         def add_architecture(self) -> None:
             """These files name none."""
 
-    with publishing(target) as temporary:
+    with publish.file(target) as temporary:
         writer = Writer(temporary, "")
         try:
             _fill(writer, sums, chunks, length, name)

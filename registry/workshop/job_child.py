@@ -4,6 +4,7 @@ Started as `python -P -m vigtui.registry.workshop.job_child`. What libraries pri
 when the parent does: a thread waits for the end of the pipe.
 """
 
+import errno
 import os
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 
 from ...backends import wire
 from ...backends.child import detached
-from ...core.errors import BackendError, VigtuiError
+from ...core.errors import BackendError, CapacityError, VigtuiError
 from ...core.i18n import _
 from .work import WORKS
 
@@ -42,9 +43,19 @@ def _outcome(request: dict[str, Any], answers: int) -> dict[str, Any]:
         import traceback
 
         traceback.print_exc()
-        said = _("{work} failed: {reason}.").format(work=request["work"], reason=f"{type(error).__name__}: {error}")
-        hint = _("Its log tells more: {log}.").format(log=request["log"])
-        return {"error": wire.failure(BackendError(said, hint))}
+        return {"error": wire.failure(_told(error, request))}
+
+
+def _told(error: Exception, request: dict[str, Any]) -> VigtuiError:
+    """Give what a library raised as an error of ours."""
+    if isinstance(error, MemoryError):
+        return CapacityError(
+            _("The memory is full."), _("Close other programs, or do this on a machine with more of it.")
+        )
+    if os.strerror(errno.ENOSPC) in str(error):  # from Rust, whose errors are no OSError
+        return CapacityError(_("The disk is full."), _("Free some space; the same command goes on."))
+    said = _("{work} failed: {reason}.").format(work=request["work"], reason=f"{type(error).__name__}: {error}")
+    return BackendError(said, _("Its log tells more: {log}.").format(log=request["log"]))
 
 
 class _Reports:

@@ -83,8 +83,7 @@ class _Run:
             made, failures = self._products()
             self._clear()
         if failures:
-            failures[0].made = tuple(made)
-            raise failures[0]
+            raise product.together(failures, made)
         return made
 
     def _products(self) -> tuple[list[Record], list[Garbage]]:

@@ -102,10 +102,7 @@ def _refuse_adapters(order: Order, base: Source, adapters: Sequence[Source]) -> 
         )
     for one in adapters:
         if one.kind != "adapter":
-            raise UsageError(
-                _("{name} is a whole model, not an adapter.").format(name=one.record.ref),
-                _("Give the folder of a LoRA adapter."),
-            )
+            raise source.whole(one.record.ref)
 
 
 def _base_of(order: Order, adapter: Source) -> Iterator[Source]:
@@ -144,6 +141,8 @@ def _product(order: Order, base: Source, adapters: Sequence[Source], end: End) -
         )
     if not here and goal.exists() and journal.place(end.made) != goal:
         raise UsageError(_("{path} is there already.").format(path=goal), _("Give another --output."))
+    if not here:
+        product.require_writable(goal)
     return Product(record, end, goal, here)
 
 

@@ -1,5 +1,6 @@
 """What the workshop makes, as records: names, lineage, and the way into the registry."""
 
+import errno
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from ...core import __version__, paths
 from ...core.errors import UsageError, VigtuiError
 from ...core.i18n import _
 from ...core.progress import Progress
+from ..convert.publish import file as publish_file
 from ..convert.publish import sync
 from ..describe import describe, slug
 from ..hashes import sha256
@@ -144,6 +146,15 @@ def refuse_output(order: Order, sources: Sequence[Source]) -> None:
             )
 
 
+def require_writable(goal: Path) -> None:
+    """Raise UsageError when nothing can be written at `goal`, which need not have its folder yet."""
+    folder = next(one for one in goal.parents if os.path.exists(one))  # False too where one may not look
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            _("Nothing can be written at {path}.").format(path=goal), _("Name a folder of yours with --output.")
+        )
+
+
 def place(stage: Stage, goal: Path) -> Path:
     """Move the output of a finished stage to `goal` and give that; after a kill it goes on. Raises UsageError."""
     lies = journal.place(stage)
@@ -163,16 +174,22 @@ def _rename(source: Path, goal: Path) -> None:
     try:
         os.rename(source, goal)
     except OSError as error:
-        import errno
-
         if error.errno != errno.EXDEV:
             raise
-        part = goal.with_name(f".{goal.name}.{os.getpid()}.tmp")
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, part)
-        for file in [part, *part.rglob("*")] if part.is_dir() else [part]:
-            sync(file)
-        os.rename(part, goal)
+        with publish_file(goal) as part:
+            _copy(source, part)
     sync(goal.parent)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder and bring it to the disk; the first error ends it, unlike in shutil.copytree."""
+    for path in (source, *sorted(source.rglob("*"))):
+        copied = target / path.relative_to(source)
+        if path.is_dir():
+            copied.mkdir()
+        else:
+            shutil.copy2(path, copied)
+        sync(copied)
 
 
 def described(announced: Record, path: Path, notices: Sequence[str]) -> Record:
@@ -210,6 +227,14 @@ class Garbage(VigtuiError):
     """A product that is no model to speak of; it lies where the sentence says. `made` are those beside it that are."""
 
     made: tuple[Record, ...] = ()
+
+
+def together(failures: Sequence[Garbage], made: Sequence[Record]) -> Garbage:
+    """Give one error for several products that failed, `made` being those beside them that did not."""
+    *others, last = failures
+    found = Garbage(" ".join([*map(str, others), last.message]), last.hint)
+    found.made = tuple(made)
+    return found
 
 
 def garbage(record: Record, path: Path, reason: str) -> Garbage:

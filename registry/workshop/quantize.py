@@ -21,7 +21,7 @@ from ...core.i18n import _
 from ...core.progress import Progress, silent
 from .. import header, plan
 from ..check import check
-from ..convert.writer import publishing
+from ..convert import publish
 from ..kind import Sniffed
 from ..sniff import sniff
 from . import imatrix as importance
@@ -77,7 +77,7 @@ def quantize(
         matrix = importance.read(imatrix)
         importance.require_match(matrix, imatrix, found)
     settings = _settings(name, threads, leave_output_tensor, pure)
-    with publishing(target) as temporary:
+    with publish.file(target) as temporary:
         heard = _run(found.files[0], temporary, settings, matrix, progress)
     return Quantized(heard.fallbacks, heard.tensors, tuple(_notices(heard, name, found, leave_output_tensor)))
 

@@ -4,14 +4,15 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ...core.errors import FormatError, NotFoundError
+from ...core.errors import FormatError, NotFoundError, UsageError
 from ...core.i18n import _
 from ...core.progress import Progress, silent
-from .. import catalogue, hub
+from .. import catalogue, document, hub
 from .. import order as pulling
 from ..check import refusal
 from ..describe import describe, name_of
@@ -24,8 +25,11 @@ from ..store import Registry
 from .stage import Input
 
 _REMOTE = re.compile(r"(?:[\w.-]+/)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:[@:].+)?")
+_META = re.compile(r"consolidated\.\d+\.pth")
 _PLAIN = ("F32", "F16", "BF16", "F64")
-_WORDS = ("tokenizer.model", "tokenizer.json", "vocab.json")
+_WORDS = (
+    "tokenizer.json", "vocab.*", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "tokenization*.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +57,44 @@ class Source:
 
     @property
     def words(self) -> bool:
-        """Whether the folder has a tokenizer."""
-        return any((folder / name).is_file() for name in _WORDS for folder in (self.path, self.path.parent))
+        """Whether the folder has a tokenizer, or will have one."""
+        if self.pull:
+            return any(Path(file.name).match(name) for name in _WORDS for file in self.pull.files)
+        folders = (self.path, self.path.parent) if self.kind == "meta" else (self.path,)
+        return any(any(folder.glob(name)) for name in _WORDS for folder in folders)
+
+    def settings(self) -> tuple[Mapping[str, Any], Path]:
+        """Give its config.json and where that lies, on the hub for what is not here yet. Raises NetworkError."""
+        if self.pull is None:
+            return document.optional(self.path / "config.json"), self.path / "config.json"
+        place = Path(self.pull.repository) / "config.json"
+        if place.name not in [file.name for file in self.pull.files]:
+            return {}, place
+        try:
+            value = document.parse(hub.small(self.pull.repository, self.pull.commit, place.name, document.LIMIT))
+        except ValueError:
+            return {}, place
+        return value if isinstance(value, dict) else {}, place
 
 
 def find(text: str, kinds: Sequence[str] = ("safetensors", "gguf")) -> Source:
     """Give what `text` names; of a repository the first of the forms `kinds` that it has. Nothing is fetched.
 
-    Raises NotFoundError, NetworkError, UsageError, or FormatError for a path to something else.
+    A model's whole name goes before a path, and a path before what only begins a name: what was made of the folder
+    `llama` is called llama:Q4_K_M. Raises NotFoundError, NetworkError, UsageError, or FormatError for a path to
+    something else.
     """
+    if not text:  # as a path that would be the folder one stands in
+        raise UsageError(_("A model's name is empty."), _("`vigtui list` shows the models."))
     path = Path(text).expanduser()
     if "://" not in text and (os.sep in text or text.startswith(("~", "."))) and (path.exists() or not _remote(text)):
         return at(path)
     if _remote(text):
         return _pulled(text, kinds)
     try:
-        return of(Registry().find(text))
+        found = Registry().find(text)
+        shadowed = found.ref.casefold() != text.casefold() and path.exists() and _kind(sniff(path))
+        return at(path) if shadowed else of(found)
     except NotFoundError:
         if path.exists():
             return at(path)
@@ -77,18 +103,34 @@ def find(text: str, kinds: Sequence[str] = ("safetensors", "gguf")) -> Source:
         raise
 
 
+def whole(name: str) -> UsageError:
+    """Give the error for a model that stands where an adapter is wanted."""
+    return UsageError(
+        _("{name} is a whole model, not an adapter.").format(name=name), _("Give the folder of a LoRA adapter.")
+    )
+
+
 def _remote(text: str) -> bool:
     return "://" in text or bool(_REMOTE.fullmatch(text))
 
 
 def of(record: Record) -> Source:
-    """Give the source that a registered model is. Raises NotFoundError or FormatError."""
-    return replace(at(record.path), record=record)
+    """Give the source that a registered model is. Raises NotFoundError, UsageError or FormatError."""
+    return replace(at(record.path, record.ref), record=record)
 
 
-def at(path: Path) -> Source:
-    """Give the source that lies at `path`. Raises NotFoundError or FormatError for what the workshop cannot use."""
-    found = sniff(path)
+def at(path: Path, name: str = "") -> Source:
+    """Give the source that lies at `path`, called `name` in refusals.
+
+    Raises NotFoundError, UsageError or FormatError for what the workshop cannot use.
+    """
+    part = _META.fullmatch(path.name) and (path.parent / "params.json").is_file()
+    found = sniff(path.parent if part else path)
+    if found.kind == "gptq":
+        raise UsageError(
+            _("{name} is quantized already ({type}).").format(name=name or path, type=found.quantization or "GPTQ"),
+            _("Start from the model that it was made from."),
+        )
     kind = _kind(found)
     if kind is None:
         raise refusal(found)
@@ -149,6 +191,8 @@ def _pulled(text: str, kinds: Sequence[str]) -> Source:
             return of(one)
     order = pulling.prepare(text, force=True, forms=kinds)
     if order.record.kind not in (*kinds, "adapter"):
+        if "safetensors" not in kinds:
+            raise whole(text)
         raise FormatError(
             _("{name} holds no weights that the workshop can start from.").format(name=text),
             _("It starts from a Hugging Face folder in full precision; name the original repository."),

@@ -4,7 +4,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from ... import assets
-from ...core.errors import CapacityError, FormatError, NotFoundError, UsageError
+from ...core.errors import CapacityError, FormatError, UsageError
 from ...core.i18n import _
 
 LANGUAGES = ("fr", "en")
@@ -15,7 +15,7 @@ LIMIT = 64 << 20
 def calibration(name: str) -> list[str]:
     """Give the paragraphs of the text "fr", "en", "mixed" (one of each in turn) or of a UTF-8 text file.
 
-    Raises NotFoundError, FormatError for what is no text, UsageError for an empty one, CapacityError past 64 MiB.
+    Raises UsageError for one that is not there or empty, FormatError for what is no text, CapacityError past 64 MiB.
     """
     if name == "mixed":
         pairs = zip_longest(*(calibration(language) for language in LANGUAGES))
@@ -43,7 +43,7 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(_("There is no file {path}.").format(path=path), _instead()) from error
+        raise UsageError(_("There is no file {path}.").format(path=path), _instead()) from error
     except (IsADirectoryError, ValueError) as error:  # ValueError: a zero byte in the path
         raise UsageError(_("{path} is no text file.").format(path=path), _instead()) from error
     except OSError as error:

@@ -91,7 +91,7 @@ def _quantize(given: Values, output: Path, progress: Progress) -> Values:
 def _gptq(given: Values, output: Path, progress: Progress) -> Values:
     from . import gptq, texts
 
-    names = ("bits", "group_size", "act_order", "sym", "damp", "samples", "device")
+    names = ("bits", "group_size", "act_order", "sym", "damp", "samples", "device", "threads")
     said = gptq.quantize(
         Path(given["source"]),
         output,

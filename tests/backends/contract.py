@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from vigtui.backends import backend_class
-from vigtui.backends.base import Backend, Done, Event, Generation, Notice, Prefill, Prompt, Text
+from vigtui.backends.base import Backend, Chosen, Done, Event, Generation, Notice, Prefill, Prompt, Text
+from vigtui.backends.text import unspelled
 from vigtui.core.errors import ContextError, UsageError
 
 GREEDY = Generation(temperature=0.0, repetition_penalty=1.0, max_tokens=24)
@@ -27,6 +28,10 @@ def never() -> bool:
 
 def text_of(events: list[Event]) -> str:
     return "".join(event.delta for event in events if isinstance(event, Text))
+
+
+def chosen_of(events: list[Event]) -> list[Chosen]:
+    return [one for event in events if isinstance(event, Text) for one in event.chosen or ()]
 
 
 def done_of(events: list[Event]) -> Done:
@@ -158,6 +163,19 @@ class BackendContract:
         found = engine.likelihood(ids, 3)
         assert len(found) == len(ids) - 3 and all(value <= 0.0 for value in found)
 
+    def test_every_token_has_its_logprob_and_the_likeliest_beside_it(self, engine: Backend) -> None:
+        if "logprobs" not in engine.supports:
+            pytest.skip("this engine gives no logprobs")
+        events = self.answer(engine, chat("Bonjour"), dataclasses.replace(GREEDY, logprobs=3))
+        found, done = chosen_of(events), done_of(events)
+        assert len(found) == done.completion_tokens - (done.finish_reason == "stop")  # the one that ends has none
+        assert b"".join(unspelled(one.token) for one in found).decode("utf-8", "replace") == text_of(events)
+        for one in found:
+            values = [value for _text, value in one.likely]
+            assert one.likely[0] == (one.token, one.logprob) and len(values) == 3
+            assert 0.0 >= values[0] >= values[1] >= values[2]
+        assert not chosen_of(self.answer(engine, chat("Bonjour")))
+
     def test_a_prompt_that_does_not_fit_is_refused(self, engine: Backend) -> None:
         assert engine.info is not None
         with pytest.raises(ContextError) as caught:
@@ -166,7 +184,7 @@ class BackendContract:
         assert text_of(self.answer(engine, chat("Bonjour")))
 
     def test_fields_without_effect_are_named(self, engine: Backend) -> None:
-        foreign = {"num_beams": 3, "no_repeat_ngram_size": 2, "grammar": 'root ::= "a"'}
+        foreign = {"num_beams": 3, "no_repeat_ngram_size": 2, "logprobs": 1, "grammar": 'root ::= "a"'}
         for name, value in foreign.items():
             if name in engine.supports:
                 continue

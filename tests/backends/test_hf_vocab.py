@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from vigtui.backends.base import Prompt
+from vigtui.backends.checkpoint import mapped
 from vigtui.backends.hf_vocab import Vocabulary
-from vigtui.core.errors import FormatError
+from vigtui.core.errors import FormatError, TrustError
 
 from .. import tiny
 from ..registry import families
@@ -100,3 +101,14 @@ def test_damage_is_a_sentence(tmp_path: Path, name: str) -> None:
     with pytest.raises(FormatError) as caught:
         Vocabulary(tmp_path / "sp", 512)
     assert caught.value.hint
+
+
+def test_a_tokenizer_that_is_code_asks_for_trust_and_runs_nothing(tmp_path: Path) -> None:
+    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(own))
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(TrustError), mapped(tmp_path):
+        Vocabulary(tmp_path, 2)
+    assert not (tmp_path / "ran").exists()

@@ -261,7 +261,8 @@ def test_absurd_threads_are_bounded(random_model: ModelFiles) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [LoadOptions(dtype="bf16"), LoadOptions(load_in="4bit"), LoadOptions(device="cuda")]
+    "options",
+    [LoadOptions(dtype="bf16"), LoadOptions(load_in="4bit"), LoadOptions(device="cuda"), LoadOptions(gpu_layers=3)],
 )
 def test_options_it_cannot_honour_are_refused(random_model: ModelFiles, options: LoadOptions) -> None:
     with pytest.raises(UsageError):

@@ -14,6 +14,7 @@ import pytest
 from vigtui.backends import create
 from vigtui.backends.base import (
     Backend,
+    Chosen,
     Done,
     Event,
     Generation,
@@ -30,9 +31,10 @@ from vigtui.backends.llama_cpp import LlamaCppBackend
 from vigtui.backends.remote import RemoteBackend
 from vigtui.core.errors import BackendError, ContextError, NetworkError, NotFoundError, UsageError, VigtuiError
 from vigtui.core.progress import silent
+from vigtui.registry import remote
 
 from ..server.process import serving, until
-from .contract import GREEDY, BackendContract, chat, done_of, never, text_of
+from .contract import GREEDY, BackendContract, chat, chosen_of, done_of, never, text_of
 
 HELLO = Prompt((("user: Bonjour\n", True),), (Message("user", "Bonjour"),))
 
@@ -85,6 +87,8 @@ class TestRemote(BackendContract):
         far = [event.logprobs for event in self.answer(engine, chat("Bonjour"), wanted) if isinstance(event, Text)]
         assert near[0] and far[0] and abs(near[0][0] - far[0][0]) < 0.05
         assert not any(event.logprobs for event in self.answer(engine, HELLO) if isinstance(event, Text))
+        for one in chosen_of(self.answer(engine, HELLO, replace(GREEDY, logprobs=20))):
+            assert len(one.likely) == 20 and one.likely[0] == (one.token, one.logprob)
 
     def test_the_server_renders_the_messages(self, engine: Backend) -> None:
         turns = (Message("system", "Vous êtes un guide."), Message("user", "Bonjour"))
@@ -326,6 +330,7 @@ def test_what_came_before_a_failure_is_kept(far: RemoteBackend, faulty: Faulty, 
     events, error = answer(far)
     assert text_of(events) == "Bon" and not any(isinstance(event, Done) for event in events)
     assert error is not None and error.exit_code in (5, 7) and len(faulty.bodies()) == 1
+    assert "Error" not in error.message and "/v1" not in error.hint
     assert text_of(answer(far)[0]) == "Bonjour"
 
 
@@ -373,6 +378,89 @@ def test_logprobs_are_taken_where_they_are_offered(far: RemoteBackend, faulty: F
     faulty.answers = [sure]
     (piece,) = [event for event in answer(far)[0] if isinstance(event, Text)]
     assert piece.logprobs == (-0.25,)
+
+
+def tells(logprobs: Any, text: bool) -> Answer:
+    """An answer "ok" of one chunk with these logprobs, of a completion or of a chat."""
+
+    def say(handler: Handler, _body: dict[str, Any]) -> None:
+        handler.begin()
+        said: dict[str, Any] = {"text": "ok"} if text else {"delta": {"content": "ok"}}
+        choice = {"index": 0, "finish_reason": "stop", "logprobs": logprobs} | said
+        handler.raw(json.dumps({"id": "1", "object": "chunk", "choices": [choice]}))
+
+    return say
+
+
+def test_alternatives_of_a_chat(far: RemoteBackend, faulty: Faulty) -> None:
+    others = [("ok", -0.25, [111, 107]), ("\\xc3", -2, [0xC3]), ("no", -1.5, None), ("?", None, None)]
+    top = [{"token": token, "logprob": value, "bytes": data} for token, value, data in others]
+    faulty.answers = [tells({"content": [{**top[0], "top_logprobs": top}]}, text=False)]
+    events, error = answer(far, replace(GREEDY, logprobs=2))
+    assert error is None and chosen_of(events) == [Chosen("ok", -0.25, (("ok", -0.25), ("no", -1.5)))]
+    assert chosen_of(answer(far, replace(GREEDY, logprobs=20))[0])[0].likely[2] == ("<0xC3>", -2.0)
+    first, second = faulty.bodies()
+    assert first["logprobs"] is True and (first["top_logprobs"], second["top_logprobs"]) == (2, 20)
+
+
+def test_alternatives_of_a_completion(far: RemoteBackend, faulty: Faulty) -> None:
+    columns = {"tokens": ["o", "k"], "token_logprobs": [-0.5, -3], "text_offset": [0, 1]}
+    columns["top_logprobs"] = [{"u": -1.5, "o": -0.5}, {"u": -1e9, "l": -1.0, "k": -3}]
+    faulty.answers = [tells(columns, text=True)]
+    events = list(far.stream(chat("Bonjour"), replace(GREEDY, logprobs=7), never))
+    assert chosen_of(events) == [
+        Chosen("o", -0.5, (("o", -0.5), ("u", -1.5))),
+        Chosen("k", -3.0, (("l", -1.0), ("k", -3.0), ("u", -9999.0))),
+    ]
+    assert done_of(events).completion_tokens == 2
+    assert faulty.bodies()[-1]["logprobs"] == 5 and "5 alternatives" in notices(events)
+    list(far.stream(chat("Bonjour"), GREEDY, never))
+    assert "logprobs" not in faulty.bodies()[-1]
+
+
+ODD_LOGPROBS: list[Any] = [
+    3, [], {"content": 3}, {"content": [3]}, {"content": [{"token": "ok", "logprob": "low"}]},
+    {"content": [{"token": "ok", "logprob": float("nan")}]}, {"content": [{"token": "ok", "logprob": 10**400}]},
+    {"content": [{"token": "ok", "logprob": True, "top_logprobs": 3}]},
+    {"tokens": ["ok"], "token_logprobs": None, "top_logprobs": [3]}, {"tokens": "ok", "token_logprobs": [None]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("told", ODD_LOGPROBS, ids=str)
+def test_logprobs_that_make_no_sense(far: RemoteBackend, faulty: Faulty, told: Any, text: bool) -> None:
+    faulty.answers = [tells(told, text)]
+    events, error = answer(far, replace(GREEDY, logprobs=2))
+    assert error is None and text_of(events) == "ok" and not chosen_of(events)
+
+
+@pytest.mark.parametrize("name", ["logprobs", "top_logprobs"])
+def test_logprobs_that_are_refused_are_left_out(far: RemoteBackend, faulty: Faulty, name: str) -> None:
+    def picky(handler: Handler, body: dict[str, Any]) -> None:
+        handler.reply(400, {"error": {"message": f"unknown {name}"}}) if name in body else good(handler, body)
+
+    faulty.answers = [picky]
+    events, error = answer(far, replace(GREEDY, logprobs=2))
+    assert error is None and text_of(events) == "Bonjour" and f"{name} has no effect" in notices(events)
+    _refused, asked = faulty.bodies()
+    assert ("logprobs" in asked, "top_logprobs" in asked) == (name == "top_logprobs", False)
+
+
+def test_what_a_stop_string_holds_back_keeps_its_tokens(far: RemoteBackend, faulty: Faulty) -> None:
+    def say(handler: Handler, _body: dict[str, Any]) -> None:
+        handler.begin()
+        for text in ("a", "b", "c"):
+            one = {"token": text, "logprob": -1.0, "bytes": None, "top_logprobs": []}
+            choice = {"index": 0, "delta": {"content": text}, "logprobs": {"content": [one]}, "finish_reason": None}
+            handler.raw(json.dumps({"id": "1", "object": "chunk", "choices": [choice]}))
+        handler.say({}, "stop")
+
+    faulty.answers = [say]
+    pieces = [event for event in answer(far, replace(GREEDY, stop=("abd", "cd")))[0] if isinstance(event, Text)]
+    assert [(one.delta, one.tokens, [each.token for each in one.chosen or ()]) for one in pieces] == [
+        ("ab", 3, ["a", "b", "c"]),
+        ("c", 0, []),
+    ]
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -448,7 +536,18 @@ def test_a_server_that_is_down_and_one_that_is_none(faulty: Faulty) -> None:
         try:
             loaded(faulty.url, "m").close()
         except VigtuiError as error:
-            assert error.exit_code in (3, 5, 7)
+            assert error.exit_code in (3, 5, 7) and "Error" not in error.message
+
+
+def test_a_server_without_a_model_is_not_added(faulty: Faulty) -> None:
+    faulty.models = {"object": "list", "data": []}
+    with pytest.raises(NotFoundError) as caught:
+        remote.add(faulty.url, None)
+    assert "--model" not in caught.value.hint
+    faulty.models["data"] = [{"id": "m"}, {"id": "n"}]
+    with pytest.raises(NotFoundError) as caught:
+        remote.add(faulty.url, None)
+    assert "--model: m, n" in caught.value.hint
 
 
 @pytest.mark.parametrize(

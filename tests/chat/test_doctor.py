@@ -15,7 +15,7 @@ from vigtui.chat.prepare import Source
 from vigtui.chat.session import Session
 from vigtui.chat.trial import attempt, plausible, rank
 from vigtui.core import paths
-from vigtui.core.errors import FormatError
+from vigtui.core.errors import BackendError, FormatError
 from vigtui.core.progress import silent
 
 from .toy import echo, talk
@@ -72,6 +72,14 @@ def test_the_embedded_model_is_explained(engine: Backend) -> None:
     assert [one.id for one in report.tokens] == engine.tokenize(report.prompt)
     assert report.stops[:2] == ("</s>", "<|user|>")
     assert json.loads(json.dumps(report.table()))["findings"] == []
+
+
+def test_a_server_renders_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = echo()
+    monkeypatch.setattr(EchoBackend, "supports", EchoBackend.supports | {"chat"})
+    with pytest.raises(BackendError) as caught:
+        examine(engine, Source("far"), talk("Qui es-tu ?"))
+    assert "far" in caught.value.message and "server" in caught.value.message
 
 
 def test_control_tokens_are_marked(engine: Backend) -> None:

@@ -12,7 +12,7 @@ from vigtui.backends.llama_cpp import LlamaCppBackend
 from vigtui.chat import formats
 from vigtui.chat.formats import Format
 from vigtui.chat.render import folds_system, render
-from vigtui.core.errors import FormatError, UsageError
+from vigtui.core.errors import ContextError, FormatError, UsageError
 from vigtui.core.progress import silent
 
 from ..tiny import write_gguf
@@ -112,6 +112,13 @@ def test_a_template_without_system_gets_it_in_the_first_message(template: str) -
     assert prompt.text == "[user] Sois bref.\n\na[assistant] b[user] c"
     assert render(form, talk("a"), LLAMA).text == "[user] a"
     assert render(form, [Message("system", ""), *talk("a")], LLAMA).text == "[user] a"
+
+
+@pytest.mark.parametrize("form", [formats.get("vigogne-chat-v2"), OWN])
+def test_what_no_context_holds_is_not_the_templates_fault(form: Format) -> None:
+    with pytest.raises(ContextError) as caught:
+        render(form, [Message("user", "é" * (3 << 20))], LLAMA)
+    assert caught.value.hint
 
 
 def test_a_damaged_template_is_one_sentence() -> None:

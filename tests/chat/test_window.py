@@ -110,6 +110,8 @@ def test_what_cannot_fit_is_said() -> None:
     with pytest.raises(ContextError, match=r"tokens.*leaves 50") as error:
         fit(VIGOGNE, long(2), LLAMA, count, 50)
     assert error.value.exit_code == 8
+    with pytest.raises(ContextError, match=r"needs ≈ \d+ tokens"):
+        fit(VIGOGNE, long(2), LLAMA, count, 50, about=True)
     with pytest.raises(ContextError, match="Unpin"):
         fit(VIGOGNE, long(6), LLAMA, count, 200, pinned=range(12))
 

@@ -210,8 +210,21 @@ def test_every_form_says_and_computes_what_was_asked(
     assert not (tmp_path / "work").exists()
 
 
-def test_a_source_in_float32_gives_half_precision(small: Path, tmp_path: Path) -> None:
-    make(small, tmp_path / "made", tmp_path / "work")
+def test_a_source_in_float32_gives_half_precision_on_the_threads_asked_for(small: Path, tmp_path: Path) -> None:
+    import torch
+
+    used = set[int]()
+    try:
+        make(
+            small,
+            tmp_path / "made",
+            tmp_path / "work",
+            threads=2,
+            progress=lambda *_: used.add(torch.get_num_threads()),
+        )
+    finally:
+        torch.set_num_threads(1)
+    assert used == {2}
     floats = {tensor.dtype for tensor in weights.index(tmp_path / "made").values()} - {"I32"}
     assert floats == {"F16"}
 

@@ -143,20 +143,6 @@ def test_an_expert_that_nothing_reached_counts_evenly(tmp_path: Path) -> None:
     assert imatrix.read(tmp_path / "it.gguf")["blk.0.ffn_up_exps.weight"].tolist() == [2.0, 1.0, 1.0, 1.0]
 
 
-def test_a_matrix_is_computed_once_for_a_model_and_a_text(small: Path) -> None:
-    stages: list[str] = []
-
-    def progress(stage: str, _done: int, _total: int) -> None:
-        stages.append(stage)
-
-    first = imatrix.cached(small, TEXT, threads=1, progress=progress)
-    assert "importance matrix" in stages
-    stages.clear()
-    assert imatrix.cached(small, TEXT, threads=1, progress=progress) == first
-    assert "importance matrix" not in stages
-    assert imatrix.cached(small, TEXT + "!", threads=1) != first
-
-
 def test_a_matrix_of_another_model_is_refused(f16: Path, matrix: Path, tmp_path: Path) -> None:
     other = {"blk.0.attn_k.weight": Sums(np.ones((1, 64), np.float32), np.ones(1, np.float32))}
     imatrix.write(tmp_path / "short.gguf", other, 1, 512, "text")

@@ -1,12 +1,16 @@
 """The workshop's plan and its runs: names, refusals, what is found again, and what becomes of what fails."""
 
+import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from subprocess import PIPE
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -70,6 +74,18 @@ def test_names() -> None:
     assert refs(order("vigogneau-hf", work="gptq", packing=packing)) == ["vigogneau-hf:GPTQ-3bit-32g-actorder"]
 
 
+def test_threads_reach_what_computes(made: Path) -> None:
+    wanted = order(made / "base", work="gptq", threads=3, check=True, packing=Packing(group_size=32))
+    assert {stage.work: stage.arguments["threads"] for stage in prepare(wanted).stages} == {"gptq": 3, "measure": 3}
+
+
+def test_a_snapshot_of_the_hub_is_called_by_its_repository(made: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(made / "base", tmp_path / "models--org--llama" / "snapshots" / "f00d")
+    other = tiny.adapter(tmp_path / "models--me--lora" / "snapshots" / "beef", base, base_model_name_or_path="x/else")
+    plan = prepare(order(base, work="merge", adapters=((str(other), 1.0),)))
+    assert any("me/lora was trained on x/else" in said and "fit org/llama" in said for said in plan.notices)
+
+
 def test_a_plan_names_the_stages_and_their_bytes(made: Path) -> None:
     plan = prepare(order(made / "base", "Q8_0", "Q4_0", check=True))
     assert [stage.work for stage in plan.stages] == ["convert", "quantize", "quantize", "measure", "measure"]
@@ -101,6 +117,16 @@ def test_a_plan_names_the_stages_and_their_bytes(made: Path) -> None:
         (lambda f: order(f / "lora", "f16", work="convert"), UsageError, "--type"),
         (lambda f: order(f / "base.gguf", work="merge", adapters=((str(f / "lora"), 1.0),)), FormatError, "merged"),
         (lambda f: order(f / "base", work="merge", adapters=((str(f / "base"), 1.0),)), UsageError, "whole model"),
+        (lambda f: order(f / "base", "Q8_0", output=f / "base.gguf" / "x"), UsageError, "Nothing can be written"),
+        (lambda f: order(f / "base", "Q8_0", quantizing=Quantizing(calibration="far")), UsageError, "fr, en"),
+        (lambda f: order(f / "base", "Q8_0", quantizing=Quantizing(calibration=str(f))), UsageError, "fr, en"),
+        (lambda f: order(f / "base", "Q8_0", quantizing=Quantizing(imatrix=f / "base.gguf")), FormatError, "matrix"),
+        (lambda f: order(f / "base", work="gptq", packing=Packing(damp=2.0)), UsageError, "--damp"),
+        (
+            lambda f: order(f / "base", work="gptq", packing=Packing(group_size=32, calibration="far")),
+            UsageError,
+            "fr, en",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(
@@ -137,8 +163,10 @@ def test_orders_that_cannot_be_meant(fields: dict[str, Any], said: str) -> None:
 def test_a_folder_without_tokenizer_and_an_unknown_architecture(made: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(made / "base", tmp_path / "bare")
     (bare / "tokenizer.model").unlink()
-    with pytest.raises(FormatError, match="tokenizer"):
-        prepare(order(bare, "Q8_0"))
+    merge = {"work": "merge", "adapters": ((str(made / "lora"), 1.0),)}
+    for wanted in (order(bare, "Q8_0"), order(bare, **merge)):
+        with pytest.raises(FormatError, match="tokenizer"):
+            prepare(wanted)
     strange = shutil.copytree(made / "base", tmp_path / "strange")
     config = json.loads((strange / "config.json").read_text())
     (strange / "config.json").write_text(json.dumps(config | {"architectures": ["NewForCausalLM"]}))
@@ -239,6 +267,50 @@ def test_an_output_on_another_disk(made: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def test_a_disk_that_fills_up_while_a_product_is_copied_to_it(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "far", os.rename
+    wanted = order(made / "base", output=folder / "out", work="merge", adapters=((str(made / "lora"), 1.0),))
+
+    def elsewhere(source: Path, target: Path) -> None:
+        if folder in Path(target).parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    def full(_source: Path, target: Path) -> None:
+        target.write_bytes(b"some of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", elsewhere)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copy2", full)
+        with pytest.raises(CapacityError, match="disk is full"):
+            run(wanted)
+    assert list(folder.iterdir()) == []
+    (record,), stages = run(wanted)
+    assert stages == [] and [path.name for path in folder.iterdir()] == ["out"] and record.size > 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("MemoryError", "memory is full"),
+        ("ValueError('I/O error: No space left on device (os error 28)')", "disk is full"),
+    ],
+)
+def test_a_library_that_finds_no_room(made: Path, monkeypatch: pytest.MonkeyPatch, raised: str, said: str) -> None:
+    lines = ("from vigtui.registry.workshop import job_child", "def fail(*_given):", f"    raise {raised}",
+             "job_child.WORKS['convert'] = fail", "job_child.main()")  # fmt: skip
+
+    def spawn(log: BinaryIO, _held: Sequence[int]) -> Any:
+        return subprocess.Popen([sys.executable, "-c", "\n".join(lines)], stdin=PIPE, stdout=PIPE, stderr=log)
+
+    monkeypatch.setattr(job, "spawn", spawn)
+    with pytest.raises(CapacityError, match=said):
+        pipeline.run(order(made / "base", work="convert"))
+
+
 def test_a_process_that_dies_costs_its_stage_only(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     spawn = job.spawn
@@ -307,6 +379,11 @@ def test_a_product_that_answers_nothing_is_not_registered(made: Path) -> None:
     assert caught.value.exit_code == 1
     lies = Path(caught.value.hint.split()[-1].rstrip("."))
     assert lies.is_file() and not [one for one in Registry().all() if one.origin == "made"]
+    with pytest.raises(Garbage) as caught:
+        pipeline.run(order(made / "base", "Q8_0", "Q4_0"), silent)
+    lying = [f"{path}." for path in (paths.cache() / "workshop").glob("*/model.gguf")]
+    assert len(lying) == 2 and all(path in str(caught.value) for path in lying)
+    assert all(f"base:{type} is not registered" in str(caught.value) for type in ("Q8_0", "Q4_0"))
     (record,) = pipeline.run(order("vigogneau-hf", "Q8_0"), probe)
     assert "vigogneau" in record.made_with["trial"]["text"] and record.made_with["trial"]["ended"] is True
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from vigtui.core.errors import CapacityError, FormatError, NotFoundError, UsageError, VigtuiError
+from vigtui.core.errors import CapacityError, FormatError, UsageError, VigtuiError
 from vigtui.registry.workshop import texts
 
 WORDS = 8
@@ -53,7 +53,7 @@ def test_a_file_is_read_by_paragraph(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "error"),
-    [(None, NotFoundError), (b" \n\n ", UsageError), (b"caf\xe9", FormatError), (b"a" * 100, CapacityError)],
+    [(None, UsageError), (b" \n\n ", UsageError), (b"caf\xe9", FormatError), (b"a" * 100, CapacityError)],
     ids=["missing", "blank", "latin-1", "long"],
 )
 def test_no_text_is_refused_with_a_next_step(

@@ -123,13 +123,58 @@ def test_logprobs_are_those_of_the_model(client: openai.OpenAI) -> None:
     assert whole.logprobs.token_logprobs[0] == pytest.approx(first, abs=0.05)
     assert "".join(whole.logprobs.tokens or ()) == whole.text
 
-    spoken = said(client, logprobs=True, top_logprobs=3, max_tokens=5)
-    streamed = said(client, logprobs=True, max_tokens=5, stream=True)
+    spoken = said(client, logprobs=True, max_tokens=5)
     values = [one.logprob for one in spoken.choices[0].logprobs.content]
-    pieces = [one.logprob for c in streamed if (found := c.choices[0].logprobs) for one in found.content]
-    assert len(values) == 5 and all(value <= 0 for value in values) and pieces == pytest.approx(values, abs=0.05)
-    assert any("logprobs" in text for text in spoken.notices)
+    assert len(values) == 5 and all(value <= 0 for value in values)
+    assert all(one.top_logprobs == [] for one in spoken.choices[0].logprobs.content)
     assert said(client, max_tokens=2).choices[0].logprobs is None
+
+
+def test_alternatives_of_a_chat(client: openai.OpenAI) -> None:
+    wanted = {"logprobs": True, "top_logprobs": 3, "max_tokens": 8, "temperature": 0.0}
+    whole = said(client, **wanted)
+    streamed = [c.choices[0].logprobs for c in said(client, stream=True, **wanted)]
+    tokens = whole.choices[0].logprobs.content
+    assert "".join(one.token for one in tokens).strip() == whole.choices[0].message.content.strip()
+    for one in tokens:
+        assert [(other.token, other.logprob) for other in one.top_logprobs[:1]] == [(one.token, one.logprob)]
+        assert len(one.top_logprobs) == 3 and bytes(one.bytes).decode() == one.token
+    again = [one for found in streamed if found for one in found.content]
+    assert [one.token for one in again] == [one.token for one in tokens] and len(tokens) == 8
+    assert [one.logprob for one in again] == pytest.approx([one.logprob for one in tokens], abs=0.05)
+    assert "notices" not in whole.model_extra
+
+
+def test_alternatives_of_a_completion(noise: Server) -> None:
+    wanted: dict[str, Any] = {"model": "endless", "prompt": "<|user|>: Bonjour\n<|assistant|>:", "max_tokens": 60}
+    wanted |= {"temperature": 0.0, "extra_body": {"repetition_penalty": 1.0}}
+    with noise.client() as client:
+        whole = client.completions.create(**wanted, logprobs=5).choices[0]
+        parts = list(client.completions.create(**wanted, logprobs=5, stream=True))
+        plain = client.completions.create(**wanted, logprobs=0).choices[0].logprobs
+    found = whole.logprobs
+    assert found and found.tokens and found.text_offset and found.top_logprobs and found.token_logprobs
+    assert len(found.tokens) == len(found.text_offset) == len(found.top_logprobs) == len(found.token_logprobs) == 60
+    halves = [token for token in found.tokens if token.startswith("<0x")]
+    assert halves  # this model writes half characters
+    columns = (found.tokens, found.text_offset, found.token_logprobs, found.top_logprobs)
+    for token, place, value, table in zip(*columns, strict=True):
+        assert token in halves or whole.text.startswith(token, place)
+        assert len(table) == 5 and max(table.values()) == table[token] == value
+    assert [place for part in parts if (one := part.choices[0].logprobs) for place in one.text_offset or ()] == list(
+        found.text_offset
+    )
+    assert plain and plain.token_logprobs and len(plain.token_logprobs) == 60 and plain.top_logprobs is None
+
+
+@pytest.mark.parametrize(("value", "status"), [(6, 400), (-1, 400), (True, 400), ("3", 400), (False, 200), (5, 200)])
+def test_a_completion_has_five_alternatives_at_most(guide: Server, value: Any, status: int) -> None:
+    answer = guide.post({"prompt": "Bonjour", "max_tokens": 1, "logprobs": value}, "/v1/completions")
+    assert answer.status_code == status
+    if status == 400:
+        assert answer.json()["error"]["param"] == "logprobs"
+    else:
+        assert bool(answer.json()["choices"][0]["logprobs"]) is bool(value)
 
 
 def test_the_next_turn_reads_only_what_is_new(client: openai.OpenAI) -> None:
@@ -175,6 +220,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stop": [1]}, "stop"),
     ({"stream": "yes"}, "stream"),
     ({"model": 3}, "model"),
+    ({"logprobs": 5}, "logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": "3"}, "top_logprobs"),
+    ({"top_logprobs": 3}, "top_logprobs"),
     ({"response_format": {"type": "json_schema"}}, "response_format"),
 ]
 
@@ -208,9 +257,11 @@ def test_errors_have_the_classes_that_the_client_knows(guide: Server, client: op
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4")
-    with pytest.raises(openai.BadRequestError) as long:
-        said(client, messages=[{"role": "user", "content": "mot " * 5000}])
-    assert long.value.code == "context_length_exceeded"
+    for words in (5000, 2_000_000):
+        with pytest.raises(openai.BadRequestError) as long:
+            said(client, messages=[{"role": "user", "content": "mot " * words}])
+        assert long.value.code == "context_length_exceeded"
+    assert said(client, model="", max_tokens=1).model == "vigogneau"
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError):
             said(client, stream=stream, tools=[{"type": "function", "function": {"name": "f"}}])
@@ -340,13 +391,14 @@ def test_models_come_when_asked_for_and_go_when_idle(tmp_path: Path, endless: st
         assert "kâÿ" not in server.log.read_text()
 
 
-def test_the_end_stops_what_runs_and_leaves_nothing(tmp_path: Path, endless: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_end_stops_what_runs_and_leaves_nothing(tmp_path: Path, endless: str, number: signal.Signals) -> None:
     with serving(tmp_path / "home", endless, "--ctx", "65536") as server:
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=FREE, timeout=60) as answer:
             lines = answer.iter_lines()
             next(lines)
             (engine,) = server.engines()
-            server.process.send_signal(signal.SIGINT)
+            server.process.send_signal(number)
             assert "The server ends" in [line for line in lines if line.startswith("data: ")][-1]
         assert server.process.wait(30) == 0
         assert not Path(f"/proc/{engine}").exists()

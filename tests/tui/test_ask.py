@@ -13,6 +13,8 @@ from typing import Any
 
 import pexpect
 import pytest
+from vigtui.backends.base import Done, Prefill
+from vigtui.tui.cli.result import Result
 
 from .conftest import SCRIPT, Run, children
 
@@ -186,6 +188,15 @@ def test_stats_go_to_stderr(echo: Run) -> None:
     done = echo("-p", "one two", "--stats", "--seed", "5")
     assert done.stdout == "one two\n"
     assert "seed 5" in done.stderr
+
+
+@pytest.mark.parametrize(("counted", "shown"), [(34, "≈ 34"), (31, "31")])
+def test_a_prompt_that_the_server_did_not_count_is_about_so_long(counted: int, shown: str) -> None:
+    result = Result()
+    for event in (Prefill(0, 34, 0), Prefill(counted, counted, 0), Done("stop", counted, 0, 5, 0.1, 0.1, 7)):
+        result.take(event)
+    assert result.statistics(0.0, server=True).startswith(f"{shown} prompt tokens")
+    assert result.statistics(0.0).startswith(f"{counted} prompt tokens")
 
 
 def test_extract_prints_the_last_block(echo: Run) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from ..tiny import write_own
 from .conftest import Run, children
 
 Start = Callable[..., "pexpect.spawn[str]"]
@@ -178,6 +179,34 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(terminal: Start, tiny:
     say(child, "/model", "tiny:F32 · llama.cpp")
     child.sendline("/bye")
     leave(child)
+
+
+def test_code_that_comes_with_a_model_runs_only_when_the_person_agrees(
+    terminal: Start, run: Run, tiny: str, tmp_path: Path
+) -> None:
+    own = str(write_own(tmp_path / "own", tmp_path / "ran"))
+    script = run("-m", own, "-p", "Bonjour", "-n", "2", "--json")
+    assert script.returncode == 7 and "--trust-remote-code" in script.stderr and not script.stdout
+    child = terminal("-m", tiny, "-n", "3")
+    child.expect(">>> ")
+    child.sendline(f"/model {own}")
+    child.expect("y/N")
+    child.sendintr()
+    child.expect("--trust-remote-code")
+    child.expect(">>> ")
+    say(child, "/model", "tiny:F32 · llama.cpp")
+    child.sendline("/bye")
+    leave(child)
+    assert not (tmp_path / "ran").exists()
+
+    child = terminal("-m", own)
+    child.expect(f"own.*{own}.*y/N")
+    child.sendline("y")
+    child.expect("own.* · transformers")
+    child.expect(">>> ")
+    child.sendline("/bye")
+    leave(child)
+    assert (tmp_path / "ran").exists()
 
 
 def test_unknown_commands_and_help(chat: "pexpect.spawn[str]") -> None:

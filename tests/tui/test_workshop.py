@@ -93,8 +93,35 @@ def test_the_source_is_pulled_first(run: Run, hub: Hub, tmp_path: Path) -> None:
     assert run("-p", QUESTION, "-m", "guide-sailor", "--format", "vigogne-chat-v2").stdout.startswith("Ahoy")
 
 
+def test_nothing_is_pulled_that_nothing_can_be_made_of(run: Run, hub: Hub) -> None:
+    config = json.loads((GUIDE / "config.json").read_text())
+    strange = json.dumps(config | {"architectures": ["NewForCausalLM"], "model_type": "new"}).encode()
+    hub.add("org/strange", files(GUIDE) | {"config.json": strange})
+    hub.add("org/mute", {name: content for name, content in files(GUIDE).items() if "token" not in name})
+    for arguments, said in (
+        (["org/strange", "-q", "Q8_0"], "NewForCausalLM"),
+        (["org/strange", "--gptq"], "architecture new"),
+        (["org/strange", "--gptq", "--bits", "5"], "5 bits"),
+        (["org/mute", "-q", "Q8_0"], "org/mute has no tokenizer"),
+        (["vigogneau-hf", "--lora", "org/strange"], "org/strange is a whole model"),
+    ):
+        done = run("merge" if "--lora" in arguments else "quantize", *arguments)
+        assert done.returncode in (2, 6) and said in done.stderr
+    assert hub.bytes_of("/cdn/") < 1 << 20
+
+
+def test_without_the_network(run: Run, hub: Hub) -> None:
+    hub.add("org/guide", files(GUIDE))
+    refused = run("quantize", "org/guide", "-q", "Q8_0", "--offline")
+    assert refused.returncode == 5 and "--offline" in refused.stderr and not hub.requests
+    assert run("pull", "org/guide", "-y").returncode == 0
+    hub.requests.clear()
+    done = run("quantize", "org/guide", "-q", "Q8_0", "--offline", "--no-check")
+    assert (done.returncode, hub.requests) == (0, []), done.stderr
+
+
 def test_a_conversion_tells_its_plan_first(run: Run, tmp_path: Path) -> None:
-    plan = run("convert", "vigogneau-hf", "--type", "q8_0", "--dry-run")
+    plan = run("convert", "vigogneau-hf", "--type", "Q8_0", "--dry-run")
     assert plan.returncode == 0
     assert "convert Q8_0" in plan.stdout and "MB of disk" in plan.stdout and "vigogneau-hf:Q8_0 will lie" in plan.stdout
     assert listed(run) == {"vigogneau", "vigogneau-hf", "vigogneau-marin"}
@@ -123,6 +150,9 @@ def test_meta_s_checkpoint_and_back(run: Run, tmp_path: Path) -> None:
         (["quantize", "vigogneau-hf", "--gptq", "-q", "Q8_0"], 2, "-q"),
         (["quantize", "vigogneau", "-q", "Q8_0"], 2, "--allow-requantize"),
         (["quantize", "nothing-such", "-q", "Q8_0"], 3, "nothing-such"),
+        (["quantize", "", "-q", "Q8_0"], 2, "empty"),
+        (["quantize", "vigogneau-hf", "-q", "Q8_0", "--threads", "100000"], 2, "--threads"),
+        (["quantize", "vigogneau-hf", "-q", "Q8_0", "--calibration", "far.txt"], 2, "far.txt"),
         (["merge", "vigogneau-hf"], 2, "--lora"),
         (["merge", "vigogneau-hf", "--lora", "vigogneau-marin=much"], 2, "much"),
         (["merge", "vigogneau", "--lora", "vigogneau-marin"], 6, "merged"),

@@ -9,17 +9,24 @@ from ...core.i18n import _
 from ...registry.workshop.order import FORMS
 from .option import model_names
 from .table import Command
-from .workshop import SOURCES, common, perform, shared_options
+from .workshop import common, perform, shared_options, sources
 
 _TYPES = ("f16", "bf16", "f32", "q8_0")
 _COUNT = click.IntRange(min=1)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.command("convert", cls=Command, help=_("Convert weights to another form, GGUF by default.") + " " + SOURCES)
+@click.command(
+    "convert", cls=Command, help=_("Convert weights to another form, GGUF by default.") + " " + sources("SOURCE")
+)
 @click.argument("source", shell_complete=model_names)
 @click.option("--to", type=click.Choice(FORMS), default="gguf", help=_("Form of the product."))
-@click.option("--type", "kind", type=click.Choice(_TYPES), help=_("Type of the weights; unset, 16 bits as they are."))
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(_TYPES, case_sensitive=False),
+    help=_("Type of the weights; unset, 16 bits as they are."),
+)
 @click.option("--base", metavar="MODEL", help=_("Adapter: the model that it was trained on, where it names none."))
 @click.option("--alpha", type=float, help=_("Adapter: lora_alpha, where it does not say it."))
 @click.option("--gqa", type=_COUNT, default=1, help=_("GGML: heads for each KV head (8 for Llama-2-70B)."))

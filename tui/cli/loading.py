@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ...backends.base import Backend, Generation, ModelInfo
+from ...backends.base import Backend, Generation, LoadOptions, ModelInfo
 from ...chat.prepare import Source
 from ...registry import open as opening
 from ...registry.builtin import EMBEDDED
@@ -40,8 +40,19 @@ class Model:
         return self.record.ref == EMBEDDED
 
 
-def load(record: Record, wish: Wish, adapters: Sequence[Adapter] = ()) -> Model:
-    """Give `record` loaded as the flags say. Raises what `registry.open` and the engine raise."""
+def load(record: Record, wish: Wish, adapters: Sequence[Adapter] = (), trust: opening.Trust = opening.nobody) -> Model:
+    """Give `record` loaded as the flags say; `trust` is asked where it needs the code that comes with it.
+
+    Raises what `registry.open` and the engine raise.
+    """
+
+    def attempt(loading: LoadOptions) -> Model:
+        return _load(record, replace(wish, loading=loading), adapters)
+
+    return opening.trusting(attempt, record, wish.loading, trust)
+
+
+def _load(record: Record, wish: Wish, adapters: Sequence[Adapter]) -> Model:
     with Meter() as meter:
         backend = opening.backend_for(record, wish.backend)
         files = [opening.adapter(f"{one.ref}={one.scale}", record, meter, backend) for one in adapters]

@@ -8,10 +8,10 @@ import click
 from ...core.i18n import _
 from .option import model_names
 from .table import Command
-from .workshop import SOURCES, calibration_option, common, perform, shared_options, types_of, types_option
+from .workshop import calibration_option, common, perform, shared_options, sources, types_of, types_option
 
 
-@click.command("merge", cls=Command, help=_("Merge LoRA adapters into BASE.") + " " + SOURCES)
+@click.command("merge", cls=Command, help=_("Merge LoRA adapters into BASE.") + " " + sources("BASE"))
 @click.argument("base", metavar="BASE", shell_complete=model_names)
 @click.option("--lora", multiple=True, required=True, metavar="REF[=SCALE]", help=_("Adapter; may be repeated."))
 @click.option("--scale", type=float, default=1.0, help=_("Scale of every adapter that names none."))

@@ -21,7 +21,7 @@ def chat(wish: Wish) -> int:
     for flag, given in (("--json", wish.as_json), ("--jsonl", wish.as_lines), ("--extract", wish.extract)):
         if given:
             raise UsageError(_("{flag} needs a prompt.").format(flag=flag), _("Add -p TEXT."))
-    with interruptible() as stop, opened(wish) as talk, terminal.editing(keep=not wish.no_save):
+    with interruptible() as stop, opened(wish, trust=terminal.trusts) as talk, terminal.editing(keep=not wish.no_save):
         plain = Plain(talk, stop, wish.stats)
         plain.greet()
         plain.run()

@@ -9,7 +9,7 @@ from ...core.errors import UsageError
 from ...core.i18n import _
 from .option import model_names
 from .table import Command
-from .workshop import SOURCES, calibration_option, common, perform, shared_options, types_of, types_option
+from .workshop import calibration_option, common, perform, shared_options, sources, types_of, types_option
 
 _GPTQ = ("bits", "group_size", "act_order", "sym", "damp", "samples", "device")
 _GGUF = ("leave_output_tensor", "pure", "imatrix", "allow_requantize")
@@ -32,7 +32,9 @@ def _gptq_options(command: Any) -> Any:
     return command
 
 
-@click.command("quantize", cls=Command, help=_("Make smaller models of MODEL, one for each TYPE.") + " " + SOURCES)
+@click.command(
+    "quantize", cls=Command, help=_("Make smaller models of MODEL, one for each TYPE.") + " " + sources("MODEL")
+)
 @click.argument("model", shell_complete=model_names)
 @types_option(_("llama.cpp's name, such as Q4_K_M or Q8_0; may be repeated."))
 @click.option("--leave-output-tensor", is_flag=True, help=_("Do not quantize the output tensor."))

@@ -3,19 +3,21 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...backends.base import Done, Event, Notice, Text
+from ...backends.base import Done, Event, Notice, Prefill, Text
 from ...chat.record import Stamp
 from ...core.i18n import _
 
 
 @dataclass
 class Result:
-    """Grows with the events of one answer; `stamp` comes from the conversation, at the end."""
+    """Grows with the events of one answer; `stamp` comes from the conversation, at the end. `expected` are the tokens
+    of the prompt as the engine counted them before it was answered."""
 
     parts: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     done: Done | None = None
     begun: bool = False
+    expected: int = 0
     stamp: Stamp = field(default_factory=Stamp)
 
     def take(self, event: Event) -> None:
@@ -25,6 +27,8 @@ class Result:
             self.parts.append(event.delta)
         elif isinstance(event, Notice):
             self.notices.append(event.text)
+        elif isinstance(event, Prefill):
+            self.expected = self.expected or event.total
         elif isinstance(event, Done):
             self.done = event
 
@@ -60,8 +64,12 @@ class Result:
             "notices": self.notices,
         }
 
-    def statistics(self, load_s: float) -> str:
-        """Give counts and times on one line."""
+    def estimated(self, server: bool) -> bool:
+        """Whether the tokens of the prompt are an estimate: a `server` was to count them, and did not."""
+        return server and self.done is not None and self.done.prompt_tokens == self.expected
+
+    def statistics(self, load_s: float, server: bool = False) -> str:
+        """Give counts and times on one line; `server` says that the engine is one."""
         if self.done is None:
             return _("The answer did not end, so there are no counts.")
         done = self.done
@@ -69,7 +77,7 @@ class Result:
             "{prompt} prompt tokens ({cached} from the cache) in {prefill:.2f} s · {tokens} tokens in {decode:.2f} s, "
             "{speed} tokens/s · loaded in {load:.2f} s · seed {seed} · {reason}"
         ).format(
-            prompt=done.prompt_tokens,
+            prompt=f"≈ {done.prompt_tokens}" if self.estimated(server) else done.prompt_tokens,
             cached=done.cached_tokens,
             prefill=done.prefill_s,
             tokens=done.completion_tokens,

@@ -1,7 +1,7 @@
 """A conversation with its model loaded: what one-shots and the plain chat share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,13 +25,14 @@ from .wish import Wish
 class Talk:
     """A session, the model that answers in it, and where each generation value comes from.
 
-    `notices` is what the person should know before the first answer; `result` is the last answer.
+    `notices` is what the person should know before the first answer; `result` is the last answer; `trust` is asked
+    before code that comes with a model runs.
     """
 
-    def __init__(self, wish: Wish, hidden: bool = False) -> None:
+    def __init__(self, wish: Wish, hidden: bool = False, trust: opening.Trust = opening.nobody) -> None:
         if wish.offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
-        self.wish, self.layers, self.result = wish, Layers(), Result()
+        self.wish, self.layers, self.result, self._trust = wish, Layers(), Result(), trust
         self.notices: list[str] = []
         self.store = None if wish.no_save and wish.session is None else Store()
         self.session = self._session(hidden)
@@ -67,16 +68,19 @@ class Talk:
         """Load the model, with the adapters that the flags name, else with those of the conversation."""
         record = self._wanted()
         if self.wish.lora:
-            return load(record, self.wish, adapters_of(self.wish.lora))
+            return self._load(record, adapters_of(self.wish.lora))
         kept = self.session.conversation.settings.get("adapters", [])
         adapters = [Adapter(ref, scale) for ref, scale, on in kept if on]
         try:
-            return load(record, self.wish, adapters)
+            return self._load(record, adapters)
         except VigtuiError as error:
             if not adapters:
                 raise
             self.notices.append(error.message + " " + _("The adapters of this conversation are off."))
-            return load(record, self.wish)
+            return self._load(record)
+
+    def _load(self, record: Record, adapters: Sequence[Adapter] = ()) -> Model:
+        return load(record, self.wish, adapters, self._trust)
 
     def _wanted(self) -> Record:
         """Give the model that the flags, the conversation or the persona ask for, else the default one."""
@@ -126,6 +130,10 @@ class Talk:
     def summary(self) -> dict[str, Any]:
         """Give the object that `--json` prints."""
         source, found = self.model.source, self.result.table(self.model.load_s)
+        if self.result.estimated(self._remote):
+            count = found["usage"]["prompt_tokens"]
+            text = _("The server did not count the tokens of the prompt; ≈ {count} is an estimate.")
+            found["notices"] = [*found["notices"], text.format(count=count)]
         model = {"name": source.name, "sha256": source.sha256, "backend": self.model.info.backend}
         return {
             "text": found.pop("text"),
@@ -138,7 +146,11 @@ class Talk:
 
     def statistics(self) -> str:
         """Give counts and times of the last answer on one line."""
-        return self.result.statistics(self.model.load_s)
+        return self.result.statistics(self.model.load_s, self._remote)
+
+    @property
+    def _remote(self) -> bool:
+        return "chat" in self.model.engine.supports
 
     def label(self) -> str:
         """Give who answers: model, backend and prompt format."""
@@ -154,9 +166,9 @@ class Talk:
         opening.backend_for(record, self.wish.backend)
         old.engine.close()  # before the other is loaded: two may not fit the memory
         try:
-            self._use(load(record, self.wish))
+            self._use(self._load(record))
         except BaseException:
-            self._use(load(old.record, self.wish, old.adapters))
+            self._use(self._load(old.record, old.adapters))
             raise
 
     def set(self, name: str, text: str) -> None:
@@ -183,9 +195,9 @@ class Talk:
 
 
 @contextmanager
-def opened(wish: Wish, hidden: bool = False) -> Iterator[Talk]:
+def opened(wish: Wish, hidden: bool = False, trust: opening.Trust = opening.nobody) -> Iterator[Talk]:
     """Give the Talk that `wish` asks for, and end its engine afterwards; `hidden` marks a one-shot."""
-    talk = Talk(wish, hidden)
+    talk = Talk(wish, hidden, trust)
     try:
         yield talk
     finally:

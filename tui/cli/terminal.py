@@ -4,9 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import click
+
 from ...core import paths
 from ...core.i18n import _
 from ...core.text import line
+from ...registry.record import Record
 from .output import emphasis
 
 QUOTES = '"""'
@@ -60,6 +63,21 @@ def _line(prompt: str) -> str:
 def complain(text: str) -> None:
     """Write one safe line of complaint to stderr."""
     print(emphasis(line(text), "31", err=True), file=sys.stderr, flush=True)
+
+
+def question(record: Record) -> str:
+    """Give the question whether the code that comes with a model may run."""
+    text = _("{name} comes with Python code of its own, which can do whatever you can: {path}. Run it this once?")
+    return line(text.format(name=record.ref, path=record.path))
+
+
+def trusts(record: Record) -> bool:
+    """Ask whether the code that comes with a model may run; no answer is a no."""
+    try:
+        return click.confirm(question(record), default=False)
+    except click.Abort:
+        print()
+        return False
 
 
 def first_time(what: str) -> bool:

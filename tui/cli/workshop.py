@@ -1,5 +1,6 @@
 """What `convert`, `quantize` and `merge` share: their common flags, the plan, the progress and the report."""
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
     from ...registry.workshop.plan import Plan
     from ...registry.workshop.step import Step
 
-SOURCES = _("SOURCE is a model's name, a folder or file, or what can be pulled: ORG/REPO, hf://…, a catalogue name.")
+_MOST = 512
+"""Threads that ggml can keep (GGML_MAX_N_THREADS); more end its process."""
+
+
+def sources(word: str) -> str:
+    """Say what may stand for `word` in a command."""
+    text = _("{word} is a model's name, a folder or file, or what can be pulled: ORG/REPO, hf://…, a catalogue name.")
+    return text.format(word=word)
 
 
 def shared_options(command: Any) -> Any:
@@ -36,11 +44,19 @@ def _shared() -> tuple[Callable[[Any], Any], ...]:
         click.option("--output", type=click.Path(path_type=Path), metavar="PATH", help=_("Write the product there.")),
         click.option("--keep", is_flag=True, help=_("Keep what is made on the way.")),
         click.option("--no-check", "unchecked", is_flag=True, help=_("Leave the quality report out.")),
-        click.option("--threads", type=click.IntRange(min=1), metavar="N", help=_("Threads to compute with.")),
+        click.option("--threads", type=click.IntRange(1, _MOST), metavar="N", help=_("Threads to compute with.")),
         click.option("--dry-run", is_flag=True, help=_("Only say what would be done and whether it fits.")),
         click.option("--force", is_flag=True, help=_("Do it although it does not fit.")),
+        click.option(
+            "--offline", is_flag=True, expose_value=False, callback=_cut_off, help=_("Do not use the network.")
+        ),
         click.option("--json", "machine", is_flag=True, help=_("Print JSON.")),
     )
+
+
+def _cut_off(_context: click.Context, _flag: click.Parameter, offline: bool) -> None:
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def common(values: dict[str, Any]) -> dict[str, Any]:

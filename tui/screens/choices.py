@@ -9,8 +9,10 @@ from textual import work
 from ...chat.session import Session
 from ...core.i18n import _
 from ...core.text import line, safe
+from ..cli.models import lasting
 from ..desk import Desk
 from ..fence import blocks
+from .dialog import Dialog
 from .loads import Loads
 
 
@@ -114,25 +116,23 @@ class Choices(Loads):
     async def action_models(self) -> None:
         from .models import ModelsScreen
 
-        name = await self.app.push_screen_wait(ModelsScreen(self.desk))
-        if name is not None:
-            async with self.turn():
-                self.start_load([name])
+        await self._change_model(ModelsScreen(self.desk))
 
     @work(exclusive=True, group="dialog")
     async def action_library(self) -> None:
         from .library import LibraryScreen
 
-        name = await self.app.push_screen_wait(LibraryScreen(self.desk))
-        if name is not None:
-            async with self.turn():
-                self.start_load([name])
+        await self._change_model(LibraryScreen(self.desk))
 
     @work(exclusive=True, group="dialog")
     async def action_workshop(self) -> None:
         from .workshop import WorkshopScreen
 
-        name = await self.app.push_screen_wait(WorkshopScreen(self.desk))
+        await self._change_model(WorkshopScreen(self.desk))
+
+    async def _change_model(self, dialog: Dialog[str]) -> None:
+        """Let the model answer that is chosen in `dialog`."""
+        name = await self.app.push_screen_wait(dialog)
         if name is not None:
             async with self.turn():
                 self.start_load([name])
@@ -141,17 +141,17 @@ class Choices(Loads):
     async def action_formats(self) -> None:
         from .formats import FormatsScreen
 
-        chosen = await self.app.push_screen_wait(FormatsScreen(self.desk))
-        if chosen is not None:
-            with self.told():
-                self.desk.session.set_format(chosen or None)
-            self.entitle()
+        await self._change_format(FormatsScreen(self.desk))
 
     @work(exclusive=True, group="dialog")
     async def action_doctor(self) -> None:
         from .doctor import DoctorScreen
 
-        chosen = await self.app.push_screen_wait(DoctorScreen(self.desk, self.draft, self.desk.session.path()))
+        await self._change_format(DoctorScreen(self.desk, self.draft, self.desk.session.path()))
+
+    async def _change_format(self, dialog: Dialog[str]) -> None:
+        """Have the conversation take the format that is chosen in `dialog`."""
+        chosen = await self.app.push_screen_wait(dialog)
         if chosen is not None:
             with self.told():
                 self.desk.session.set_format(chosen or None)
@@ -194,7 +194,7 @@ class Choices(Loads):
         if chosen is not None:
             async with self.turn():
                 self.desk.choose_adapters(chosen)
-                self.start_load([self.desk.record.ref if self.desk.record else None])
+                self.start_load([lasting(self.desk.record) if self.desk.record else None])
 
     @work(exclusive=True, group="dialog")
     async def action_copy_block(self) -> None:

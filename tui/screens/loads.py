@@ -1,8 +1,9 @@
 """A screen over a Desk whose model is loaded in the background."""
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from textual import on, work
@@ -14,6 +15,9 @@ from ...core.errors import VigtuiError
 from ...core.i18n import _
 from ...core.progress import Progress
 from ...core.text import line
+from ...registry.open import Trust
+from ...registry.record import Record
+from ..cli.terminal import question
 from ..desk import Desk
 from ..widgets.status import Status
 
@@ -43,6 +47,13 @@ class Loads(Screen[None]):
         halt: threading.Event
         said: list[str] = field(default_factory=list)
         error: Exception | None = None
+
+    @dataclass
+    class Doubted(Message):
+        """A load waits for whether the code that comes with `record` may run."""
+
+        record: Record
+        answers: "queue.SimpleQueue[bool]"
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
@@ -91,17 +102,17 @@ class Loads(Screen[None]):
 
     def start_load(self, names: list[str | None]) -> None:
         """Load the first of `names` that can be loaded; the screen goes on meanwhile."""
-        self._start(lambda progress: self._load_first(names, progress))
+        self._start(lambda progress, trust: self._load_first(names, progress, trust))
 
     def start_visit(self, name: str) -> None:
         """Load `name` for one answer; the screen goes on meanwhile."""
-        self._start(lambda progress: self.desk.visit(name, progress))
+        self._start(lambda progress, trust: self.desk.visit(name, progress, trust))
 
     def end_visit(self) -> None:
         """Bring back the model that was there before the visit."""
         self._start(self.desk.leave)
 
-    def _start(self, work: Callable[[Progress], list[str]]) -> None:
+    def _start(self, work: Callable[[Progress, Trust], list[str]]) -> None:
         self.stop_load()
         self._load_halt = threading.Event()
         self._show_load(_("loading"))
@@ -114,21 +125,21 @@ class Loads(Screen[None]):
             self._load_halt.set()
 
     @work(thread=True, group="load", exit_on_error=False)
-    def load(self, work: Callable[[Progress], list[str]], halt: threading.Event) -> None:
+    def load(self, work: Callable[[Progress, Trust], list[str]], halt: threading.Event) -> None:
         try:
-            self.post_message(self.Loaded(halt, work(self._meter(halt))))
+            self.post_message(self.Loaded(halt, work(self._meter(halt), self._trust(halt))))
         except Exception as error:  # the edge: whatever happened becomes a sentence
             self.post_message(self.Loaded(halt, error=error))
 
-    def _load_first(self, names: list[str | None], progress: Progress) -> list[str]:
+    def _load_first(self, names: list[str | None], progress: Progress, trust: Trust) -> list[str]:
         said: list[str] = []
         for name in names[:-1]:
             try:
-                return said + self.desk.load(name, progress)
+                return said + self.desk.load(name, progress, trust)
             except VigtuiError as error:
                 instead = _("Another model answers instead.")
                 said.append(f"{error.message} {instead}")
-        return said + self.desk.load(names[-1], progress)
+        return said + self.desk.load(names[-1], progress, trust)
 
     def _meter(self, halt: threading.Event) -> Progress:
         worker = get_current_worker()
@@ -139,6 +150,26 @@ class Loads(Screen[None]):
             self.post_message(self.Loading(stage, done, total))
 
         return progress
+
+    def _trust(self, halt: threading.Event) -> Trust:
+        """Give what asks the user, in the thread of a load, and waits for the answer."""
+        worker = get_current_worker()
+
+        def trust(record: Record) -> bool:
+            answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+            self.post_message(self.Doubted(record, answers))
+            while not (halt.is_set() or worker.is_cancelled):
+                with suppress(queue.Empty):
+                    return answers.get(timeout=0.1)
+            raise Stopped
+
+        return trust
+
+    @on(Doubted)
+    def ask_trust(self, event: Doubted) -> None:
+        from .confirm import Confirm
+
+        self.app.push_screen(Confirm(question(event.record), _("Run it")), lambda yes: event.answers.put(bool(yes)))
 
     @on(Loading)
     def show_loading(self, event: Loading) -> None:
@@ -179,4 +210,5 @@ class Loads(Screen[None]):
             self.complain(error)
         backend = desk.engine.name if desk.engine else ""
         form = chosen[0].id if chosen else ""
-        status.show(model=desk.source.name, backend=backend, format=form, context=desk.context)
+        about, context = desk.estimating, desk.context
+        status.show(model=desk.source.name, backend=backend, format=form, context=context, about=about)

@@ -1,7 +1,9 @@
 """What the workshop shall make: source, product, options, and what it takes."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on, work
@@ -35,6 +37,17 @@ USED = {
     "convert": ("source", "type", "name"),
 }
 """Work → the fields that it has."""
+
+
+def references(text: str) -> list[str]:
+    """Give the adapters that `text` names, with spaces between; a path that holds some is alone, or in quotes."""
+    name, _equals, scale = text.rpartition("=")
+    if any(one and Path(one).expanduser().exists() for one in (text, "" if " " in scale else name)):
+        return [text]
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quotation mark that nothing closes: an apostrophe
+        return text.split()
 
 
 class MakeScreen(Dialog[tuple[str, Order]]):
@@ -149,9 +162,9 @@ class MakeScreen(Dialog[tuple[str, Order]]):
         shared = {"source": self._text("source"), "name": self._text("name") or None}
         if not shared["source"]:
             raise UsageError(_("Which model?"), _("F2 lists those that are here."))
-        types = tuple(self._text("types").replace(",", " ").split())
+        types = self._words("types")
         if work == "merge":
-            adapters = tuple(scaled(ref) for ref in self._text("adapter").split())
+            adapters = tuple(scaled(ref) for ref in references(self._text("adapter")))
             if not adapters:
                 raise UsageError(_("Which adapter?"), _("F2 lists those that are here."))
             return Order(work, adapters=adapters, types=types, quantizing=Quantizing(calibration=calibration), **shared)
@@ -160,6 +173,9 @@ class MakeScreen(Dialog[tuple[str, Order]]):
         if work == "gptq":
             return Order(work, packing=self._packing(calibration or "mixed"), **shared)
         return Order(work, types=(self._choice("type"),), **shared)
+
+    def _words(self, name: str) -> tuple[str, ...]:
+        return tuple(self._text(name).replace(",", " ").split())
 
     def _packing(self, calibration: str) -> Packing:
         samples = self._text("samples")
@@ -187,9 +203,7 @@ class MakeScreen(Dialog[tuple[str, Order]]):
         if "types" not in USED[self.kind]:
             return ""
         known = meanings()
-        return "\n".join(
-            f"{one.upper()}: {known[one.upper()]}" for one in self._text("types").split() if one.upper() in known
-        )
+        return "\n".join(f"{one.upper()}: {known[one.upper()]}" for one in self._words("types") if one.upper() in known)
 
     def _foresee(self) -> None:
         self._typing = None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from textual import work
-from textual.worker import WorkerCancelled, WorkerFailed, get_current_worker
+from textual.worker import WorkerCancelled, WorkerFailed
 
 from ...core.errors import VigtuiError
 from ...core.i18n import _
@@ -18,11 +18,12 @@ from ...registry.record import Record
 from ...registry.unfinished import Unfinished
 from ..cli.output import size
 from ..desk import Desk
-from ..pulls import Pull, again
+from ..pulls import again
 from ..shelf import Row
 from .confirm import Confirm
 from .details import DetailScreen
 from .dialog import Dialog
+from .drain import drain
 from .plan import Forecast, PlanScreen, forecast
 
 T = TypeVar("T")
@@ -96,17 +97,7 @@ class Stock(Dialog[str]):
     def start(self, order: Order) -> None:
         """Fetch `order`, now or after the pulls before it."""
         if self.pulls.put(order):
-            pulls, app = self.pulls, self.app
-
-            def tell(one: Pull) -> None:
-                if one.state == "done":
-                    app.notify(_("{name} is here.").format(name=line(one.ref)), markup=False)
-                elif one.error is not None:
-                    app.notify(line(f"{one.ref}: {one.error}"), severity="error", timeout=10, markup=False)
-
-            app.run_worker(
-                lambda: pulls.run(_cancelled(), tell), thread=True, group="pull", exit_on_error=False, name="pull"
-            )
+            drain(self.app, self.pulls, "pull", _("{name} is here."))
         self.reach(f"pull {order.record.ref}")
 
     @work(exclusive=True, group="plan")
@@ -168,8 +159,3 @@ def _removed(record: Record) -> removing.Removal:
     done = removing.remove(record)
     default.forget(record.ref)
     return done
-
-
-def _cancelled() -> Callable[[], bool]:
-    worker = get_current_worker()
-    return lambda: worker.is_cancelled

@@ -1,6 +1,5 @@
 """The workshop: what is being made of which models, how far it is, and what came of it."""
 
-from collections.abc import Callable
 from typing import ClassVar
 
 from rich.text import Text
@@ -10,7 +9,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import DataTable, Static
-from textual.worker import get_current_worker
 
 from ...core.errors import VigtuiError
 from ...core.i18n import _
@@ -25,6 +23,7 @@ from ..key import N_
 from ..widgets.chart import WIDTH, chart
 from ..widgets.keys import Keys
 from .dialog import Dialog
+from .drain import drain
 from .table import Table, cell
 
 OFTEN = 0.2
@@ -138,17 +137,7 @@ class WorkshopScreen(Dialog[str]):
     def start(self, job: Job) -> None:
         """Have `job` done, now or after those before it."""
         if self.jobs.enter(job):
-            jobs, app = self.jobs, self.app
-
-            def tell(one: Job) -> None:
-                if one.state == "done":
-                    app.notify(_("{name} is made.").format(name=line(one.ref)), markup=False)
-                elif one.error is not None:
-                    app.notify(line(f"{one.ref}: {one.error}"), severity="error", timeout=10, markup=False)
-
-            app.run_worker(
-                lambda: jobs.run(_cancelled(), tell), thread=True, group="job", exit_on_error=False, name="job"
-            )
+            drain(self.app, self.jobs, "job", _("{name} is made."))
         self.look()
 
     def action_halt(self) -> None:
@@ -245,8 +234,3 @@ def _cells(one: Job) -> list[Text]:
 
 def _share(step: Step | None) -> str:
     return percent(step.done, step.total) if step and step.total else ""
-
-
-def _cancelled() -> Callable[[], bool]:
-    worker = get_current_worker()
-    return lambda: worker.is_cancelled

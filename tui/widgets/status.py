@@ -13,7 +13,8 @@ from ..link import link
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the line shows. Counts in tokens; `exact` is false while the count lags behind what is typed."""
+    """What the line shows. Counts in tokens; `exact` is false while the count lags behind what is typed, `about` true
+    where it can only be an estimate."""
 
     model: str = ""
     backend: str = ""
@@ -21,6 +22,7 @@ class State:
     used: int | None = None
     context: int = 0
     exact: bool = True
+    about: bool = False
     speed: float | None = None
     activity: str = ""
     fits: bool = True
@@ -61,10 +63,11 @@ class Status(Static):
 
     def _window(self) -> Content:
         state = self.state
-        used = "…" if state.used is None else number.count(state.used)
+        sign = "≈ " if state.about else ""
+        used = "…" if state.used is None else sign + number.count(state.used)
         text = _("{used} of {context} tokens").format(used=used, context=number.count(state.context))
         if state.used is not None:
-            text += _(", {free} free").format(free=number.count(max(0, state.context - state.used)))
+            text += _(", {free} free").format(free=sign + number.count(max(0, state.context - state.used)))
         share = (state.used or 0) / state.context
         style = "$text-error" if not state.fits else "$text-warning" if share > 0.8 else ""
         if not state.exact:

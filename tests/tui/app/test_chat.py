@@ -4,8 +4,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from textual.widgets import Static
 from vigtui.backends.base import Beams, Done, Event, Generation, Prompt, Stop, Text
+from vigtui.backends.echo import EchoBackend
 from vigtui.chat.store import Store
 from vigtui.core.errors import BackendError
 from vigtui.registry.store import Registry
@@ -258,6 +260,16 @@ async def test_the_count_is_what_will_be_sent() -> None:
         counted = one.status.state.used
         await one.say("combien de mots")
         assert one.session.path()[-1].stamp.prompt_tokens == counted  # pyright: ignore
+
+
+async def test_a_count_that_only_the_server_knows_is_about_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stage("réponse") as one:
+        assert "≈" not in one.status.render_state().plain
+    monkeypatch.setattr(EchoBackend, "supports", EchoBackend.supports | {"chat"})
+    async with stage("réponse") as one:
+        await one.say("combien de mots")
+        shown = one.status.render_state().plain
+        assert f"≈ {one.status.state.used} of 1,024 tokens, ≈ {1024 - (one.status.state.used or 0)} free" in shown
 
 
 async def test_nothing_in_a_text_is_markup_or_an_escape() -> None:

@@ -308,6 +308,20 @@ async def test_adapters_are_switched_and_scaled(tmp_path, monkeypatch) -> None:
         assert Adapter("marin", 0.25, False) in one.desk.adapters()
 
 
+async def test_an_adapter_is_applied_to_a_model_that_is_not_registered(tmp_path, monkeypatch) -> None:
+    from vigtui.registry import open as opening
+
+    monkeypatch.setattr(opening, "adapter", lambda ref, base=None, progress=None, backend="": (tmp_path / ref, 1.0))
+    async with stage(model=str(write_gguf(tmp_path / "tiny.gguf"))) as one:
+        await one.press("f5")
+        screen = await one.opens(AdaptersScreen)
+        screen.query_one("#other", Input).value = "marin=0.5"
+        await one.press("ctrl+s")
+        await one.closes()
+        await one.until(lambda: one.engines.last.adapters == [(tmp_path / "marin", 0.5)])
+        assert one.desk.source.name.startswith("tiny")
+
+
 async def test_help_lists_the_keys() -> None:
     async with stage() as one:
         await one.press("f1")

@@ -1,11 +1,13 @@
 """The workshop: an order from its fields to a registered model, stopped and gone on with, refused in a sentence."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from textual.widgets import Input, Select, Static
+from vigtui import assets
 from vigtui.core.errors import BackendError
 from vigtui.registry.record import Record
 from vigtui.registry.store import Registry
@@ -84,6 +86,23 @@ async def test_what_cannot_be_is_said_and_not_started(tmp_path: Path) -> None:
         await one.until(lambda: "nothing" in said(form, ".complaint"))
         await one.press("ctrl+s")
         assert one.app.screen is form and not one.desk.jobs.all
+
+
+async def test_types_and_paths_may_be_written_as_on_the_command_line(tmp_path: Path) -> None:
+    marin = shutil.copytree(assets.path("vigogneau/marin"), tmp_path / "l'été marin")
+    async with making() as (one, form):
+        form.query_one("#types", Input).value = "q8_0,Q4_K_M"
+        for text, scales in (
+            (str(marin), [1.0]),
+            (f"{marin}=0.5", [0.5]),
+            (f'"{marin}=0.5" vigogneau-marin=2', [0.5, 2.0]),
+            ("vigogneau-marin  vigogneau-marin=0.5", [1.0, 0.5]),
+        ):
+            form.query_one("#adapter", Input).value = text
+            await one.until(lambda: form.plan is not None)
+            assert [scale for _name, scale in form.order().adapters] == scales
+        assert form.plan and [product.record.tag for product in form.plan.products] == ["Q8_0", "Q4_K_M"]
+        assert said(form, ".about-type").count("\n") == 1
 
 
 async def test_models_and_adapters_are_chosen_from_a_list() -> None:
