@@ -113,10 +113,12 @@ class Child:
             for event in self._backend.stream(prompt, generation, stop):
                 fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
                 held += wire.encode({"id": identity, "event": {"type": type(event).__name__.lower(), **fields}})
-                now = time.monotonic()
-                if now - sent >= _OFTEN or not isinstance(event, Text):
-                    held, ready, sent = b"", held, now
-                    self._write(ready)
+                if isinstance(event, Text):
+                    if (now := time.monotonic()) - sent < _OFTEN:
+                        continue
+                    sent = now
+                held, ready = b"", held
+                self._write(ready)
         finally:
             self._write(held)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from . import models
 from .table import CACHE, head, measure, peak, row
 
-TOKENS, WORDS, THREADS = 32, 200, 4
+TOKENS, WORDS, THREADS = 32, 80, 4
 FORMS = {
     "GGUF Q4_K_M": ("llama.cpp", "gguf"),
     "GGUF F16": ("llama.cpp", "gguf"),
