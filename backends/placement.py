@@ -23,10 +23,9 @@ _SHORT = ("out of memory", "can't allocate memory", "not enough memory", "cannot
 
 def missing(extra: str, *modules: str) -> str | None:
     """Say which of `modules` is not installed, and the command that installs vigtui's `extra`; None when all are."""
-    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
-    if not lacking:
-        return None
-    return _("{names} is not installed: pip install 'vigtui[{extra}]'").format(names=", ".join(lacking), extra=extra)
+    lacking = ", ".join(name for name in modules if importlib.util.find_spec(name) is None)
+    text = _("Not installed: {names}. Run `pip install 'vigtui[{extra}]'`.")
+    return text.format(names=lacking, extra=extra) if lacking else None
 
 
 def device(wanted: str | None) -> "torch.device":

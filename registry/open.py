@@ -143,7 +143,7 @@ def scaled(ref: str) -> tuple[str, float]:
     except ValueError:
         scale = math.nan
     if not math.isfinite(scale):
-        raise UsageError(_("{text} is no scale of an adapter.").format(text=text), _("Write --lora NAME=0.5."))
+        raise UsageError(_("“{text}” is no scale of an adapter.").format(text=text), _("Write --lora NAME=0.5."))
     return name, scale
 
 

@@ -130,7 +130,7 @@ def _require_library() -> None:
     lacking = [name for name in _MODULES if importlib.util.find_spec(name) is None]
     if lacking:
         raise BackendError(
-            _("{names} is not installed, which GPTQ needs.").format(names=", ".join(lacking)),
+            _("GPTQ needs what is not installed: {names}.").format(names=", ".join(lacking)),
             'pip install "vigtui[gptq]"',
         )
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from vigtui.core import __version__
+from vigtui.core import __version__, paths
 from vigtui.tui.cli import commands
 from vigtui.tui.cli.table import ALIASES, ANNOUNCED, COMMANDS
 
@@ -132,6 +132,9 @@ def test_completion_completes_commands_and_models(run: Run) -> None:
 
 
 def test_doctor(run: Run, home: Path) -> None:
+    left = paths.cache() / "workshop" / "half" / "merged.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(5_000_000))
     found = json.loads(run("doctor", "--json").stdout)
     assert found["versions"]["vigtui"] == __version__
     assert found["machine"]["cores"] >= 1
@@ -141,6 +144,8 @@ def test_doctor(run: Run, home: Path) -> None:
     shown = run("doctor")
     assert shown.returncode == 0
     assert "llama.cpp" in shown.stdout
+    assert found["machine"]["unfinished_work"] == 5_000_000 and "5.0 MB" in shown.stdout
+    assert str(left).startswith(found["folders"]["workshop"])
 
 
 def test_a_closed_stdout_ends_quietly(home: Path) -> None:

@@ -75,7 +75,7 @@ def _shown(title: str, name: str, value: Any) -> str:
         return value or _("not installed")
     if title == "backends":
         return value or _("ready")
-    if name in ("memory", "memory_available", "disk_free") and value is not None:
+    if name in ("memory", "memory_available", "disk_free", "unfinished_work") and value is not None:
         return size(value)
     return _("unknown") if value is None else str(value)
 
@@ -86,8 +86,15 @@ def examine() -> dict[str, dict[str, Any]]:
         "versions": {"vigtui": __version__, "python": platform.python_version(), **_packages()},
         "machine": _machine(),
         "backends": _backends(),
-        "folders": {part.__name__: str(part()) for part in (paths.config, paths.data, paths.cache, paths.models)},
+        "folders": _folders(),
     }
+
+
+def _folders() -> dict[str, str]:
+    from ...registry.workshop import stage
+
+    places = {part.__name__: part() for part in (paths.config, paths.data, paths.cache, paths.models)}
+    return {name: str(place) for name, place in (places | {"workshop": stage.home()}).items()}
 
 
 def _packages() -> dict[str, str | None]:
@@ -105,6 +112,7 @@ def _packages() -> dict[str, str | None]:
 def _machine() -> dict[str, Any]:
     from ...backends.threads import physical_cores
     from ...registry.memory import available
+    from ...registry.workshop import journal
 
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -113,6 +121,7 @@ def _machine() -> dict[str, Any]:
         "memory": _memory(),
         "memory_available": available(),
         "disk_free": shutil.disk_usage(_existing(paths.models())).free,
+        "unfinished_work": journal.unfinished(),
         "terminal": os.environ.get("TERM", ""),
         "encoding": getattr(sys.stdout, "encoding", ""),
         "language": i18n.language(),
