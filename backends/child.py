@@ -23,6 +23,8 @@ from .base import Text
 
 _OFTEN = 0.004
 """Seconds within which pieces of text go out together: a write wakes the reader, and small models outrun it."""
+_GRACE = 10.0
+"""Seconds that an engine has to stop when its parent is gone."""
 
 
 class Child:
@@ -48,8 +50,12 @@ class Child:
         try:
             for line in self._requests:
                 self._sort(wire.decode(line))
-        finally:
-            self.end()  # the parent is gone, or what it asks does not fit the memory: nothing more can be read
+        finally:  # the parent is gone, or what it asks does not fit the memory: nothing more can be read
+            try:
+                self.end()
+            finally:
+                time.sleep(_GRACE)
+                os._exit(1)  # the main thread does not come back: nobody else would ever end it
 
     def _sort(self, request: dict[str, Any]) -> None:
         if request["op"] == "cancel":

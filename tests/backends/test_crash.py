@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,17 @@ from vigtui.core.progress import silent
 from ..tiny import write_gguf
 from .contract import GREEDY, done_of, never, plain, text_of
 
+STUCK = """
+import sys, time
+from vigtui.backends import child
+
+class Stuck:
+    def pieces(self, tokens):
+        time.sleep(1000)
+
+child.backend_class, child._GRACE, sys.argv = lambda name: Stuck, 0.2, ["child", "stuck"]
+child.main()
+"""
 SLOW = {"layers": 12, "width": 384, "heads": 6, "kv_heads": 6, "ffn": 1536}
 """A shape that is still reading when the signal comes."""
 ENDLESS = replace(GREEDY, max_tokens=1900, min_tokens=1900)
@@ -177,3 +189,14 @@ def test_half_an_answer_is_none(files: dict[str, ModelFiles], tmp_path: Path, mo
     with pytest.raises(BackendError) as caught:
         engine.load(files["llama.cpp"], LoadOptions(), silent)
     assert "exit code 3" in caught.value.message
+
+
+def test_an_engine_that_is_stuck_ends_with_its_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUCK], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stdin
+        process.stdin.write(b'{"id": 1, "op": "pieces", "tokens": []}\n')
+        process.stdin.close()
+        try:
+            assert process.wait(60) == 1
+        finally:
+            process.kill()
