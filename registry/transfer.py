@@ -18,6 +18,7 @@ from typing import BinaryIO
 from ..core.errors import CapacityError, FormatError, NetworkError, VigtuiError
 from ..core.i18n import _
 from . import hub
+from .convert.publish import sync
 from .refusal import Interrupted
 
 SUFFIX = ".vigtui"
@@ -138,7 +139,7 @@ def _complete(file: BinaryIO, target: Target, locate: Callable[[], hub.Location]
         ) from error
     _verify(target, digest)
     os.replace(target.part, target.path)
-    _sync(target.path.parent)
+    sync(target.path.parent)  # the new name survives a power cut
     return digest.sha256.hexdigest()
 
 
@@ -222,12 +223,3 @@ def _length(part: Path) -> int:
         return part.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _sync(folder: Path) -> None:
-    """Make the new name survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

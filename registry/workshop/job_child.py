@@ -16,6 +16,7 @@ from ...backends import wire
 from ...backends.child import detached
 from ...core.errors import BackendError, CapacityError, VigtuiError
 from ...core.i18n import _
+from ..convert.publish import sync
 from .work import WORKS
 
 _OFTEN = 0.05  # seconds between two reports that differ in numbers only
@@ -90,11 +91,7 @@ def _sync(output: Path) -> None:
     inside = [output, *output.rglob("*")] if output.is_dir() else [output]
     for path in inside:
         if path.exists():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(path)
 
 
 def main() -> None:
